@@ -1,0 +1,1 @@
+//! Balances requests over discovered services by the power of two choices.

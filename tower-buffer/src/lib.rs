@@ -1,0 +1,1 @@
+//! Puts a bounded queue in front of a service and makes it cloneable.

@@ -1,0 +1,1 @@
+//! crates.io's tower-service and tower-layer under names of their own.

@@ -1,0 +1,1 @@
+//! Adapters between these crates' Service and Layer and crates.io's.

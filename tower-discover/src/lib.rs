@@ -1,0 +1,1 @@
+//! Discovery: a stream of services that come and go.

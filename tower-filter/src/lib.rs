@@ -1,0 +1,1 @@
+//! Admits, rejects or rewrites requests by a predicate.

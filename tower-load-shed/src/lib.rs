@@ -1,0 +1,1 @@
+//! Answers with an error, rather than waiting, where a service has no capacity.

@@ -1,0 +1,1 @@
+//! Measures how loaded a service is, for balancers to compare.

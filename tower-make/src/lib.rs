@@ -1,0 +1,1 @@
+//! Services that make services and connections.

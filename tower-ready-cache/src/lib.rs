@@ -1,0 +1,1 @@
+//! A cache of services that keeps the ready ones apart.

@@ -1,0 +1,1 @@
+//! Makes a service anew when it fails.

@@ -1,0 +1,1 @@
+//! Retries failed requests under a policy, a budget and a backoff.

@@ -1,0 +1,1 @@
+//! Drives a service to readiness on a background task.

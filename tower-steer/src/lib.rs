@@ -1,0 +1,1 @@
+//! Routes each request to one of several services.

@@ -1,0 +1,1 @@
+//! Mocks and checks for testing services and middleware.

@@ -1,0 +1,1 @@
+//! Fails requests that take longer than a bound.

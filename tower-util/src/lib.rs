@@ -1,0 +1,1 @@
+//! Combinators, boxed services and helpers for Tower services.
