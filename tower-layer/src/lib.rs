@@ -1,9 +1,87 @@
 #![no_std]
-//! The `Layer` trait.
+//! The [`Layer`] trait: decorates one service with another.
+//!
+//! A middleware is a service around a service. Its layer is what makes it: it holds the middleware's
+//! settings, and wraps any number of services with them. Layers are values, so a stack of them can be
+//! built once, named, passed on, and put around many services.
+//!
+//! ```
+//! use tower_layer::{Layer, Stack, layer_fn};
+//!
+//! let bold = layer_fn(|inner: String| format!("<b>{inner}</b>"));
+//! let quote = layer_fn(|inner: String| format!("<q>{inner}</q>"));
+//!
+//! // The second layer goes around what the first has made…
+//! let stack = Stack::new(bold.clone(), quote.clone());
+//! assert_eq!(stack.layer("hi".to_owned()), "<q><b>hi</b></q>");
+//!
+//! // … whereas a tuple reads from the outside in.
+//! assert_eq!((quote, bold).layer("hi".to_owned()), "<q><b>hi</b></q>");
+//! ```
+//!
+//! (Any type can be wrapped; services are what layers are for.) `tower::ServiceBuilder` builds stacks
+//! that read from the outside in, with a method for each middleware.
+//!
+//! The crate has no dependencies and needs no standard library. A layer costs nothing per request: it
+//! runs when the stack is put together.
 
 use core::fmt;
 
 /// Decorates a service `S`, giving another service.
+///
+/// `layer` takes `&self`, as it may run often: once per connection in many servers. What all services of
+/// a layer share (a budget, a global limit) belongs in the layer, behind an `Arc`; what each has for itself
+/// is made in `layer`.
+///
+/// # Example
+///
+/// ```
+/// use std::task::{Context, Poll};
+/// use tower_layer::Layer;
+/// use tower_service::Service;
+///
+/// /// Prints each request to the log of its target.
+/// struct Log<S> {
+///     target: &'static str,
+///     inner: S,
+/// }
+///
+/// impl<S, Req> Service<Req> for Log<S>
+/// where
+///     S: Service<Req>,
+///     Req: std::fmt::Debug,
+/// {
+///     type Response = S::Response;
+///     type Error = S::Error;
+///     type Future = S::Future;
+///
+///     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+///         self.inner.poll_ready(cx)
+///     }
+///
+///     fn call(&mut self, req: Req) -> Self::Future {
+///         println!("{}: {req:?}", self.target);
+///         self.inner.call(req)
+///     }
+/// }
+///
+/// #[derive(Clone)]
+/// struct LogLayer {
+///     target: &'static str,
+/// }
+///
+/// impl<S> Layer<S> for LogLayer {
+///     type Service = Log<S>;
+///
+///     fn layer(&self, inner: S) -> Log<S> {
+///         Log { target: self.target, inner }
+///     }
+/// }
+///
+/// let layer = LogLayer { target: "api" };
+/// let service = layer.layer("any service");
+/// assert_eq!((service.target, service.inner), ("api", "any service"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Layer` over `{S}`",
     label = "cannot wrap `{S}`",
@@ -29,8 +107,10 @@ where
     }
 }
 
-/// A layer that adds nothing.
-#[derive(Debug, Default, Clone)]
+/// A layer that adds nothing: the service stays as it is.
+///
+/// The empty stack, and the other arm of an optional layer.
+#[derive(Default, Clone)]
 pub struct Identity {
     _priv: (),
 }
@@ -39,6 +119,12 @@ impl Identity {
     /// Makes a layer that adds nothing.
     pub const fn new() -> Self {
         Self { _priv: () }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
     }
 }
 
@@ -58,6 +144,17 @@ pub struct LayerFn<F> {
 }
 
 /// Makes a layer of a function from a service to a service.
+///
+/// Saves a layer type of its own where the middleware has a constructor.
+///
+/// ```
+/// use tower_layer::{Layer, layer_fn};
+///
+/// struct Tag<S>(&'static str, S);
+///
+/// let layer = layer_fn(|inner| Tag("api", inner));
+/// assert_eq!(layer.layer(7).0, "api");
+/// ```
 pub fn layer_fn<T>(f: T) -> LayerFn<T> {
     LayerFn { f }
 }
@@ -83,6 +180,8 @@ impl<F> fmt::Debug for LayerFn<F> {
 }
 
 /// Two layers, one around the other.
+///
+/// `Debug` prints a nest of stacks as a flat list, the outermost first.
 #[derive(Clone)]
 pub struct Stack<Inner, Outer> {
     inner: Inner,
@@ -175,3 +274,76 @@ tuple_layer!(L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13);
 tuple_layer!(L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13 L14);
 tuple_layer!(L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13 L14 L15);
 tuple_layer!(L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13 L14 L15 L16);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::format;
+    use std::string::{String, ToString};
+
+    #[derive(Debug, Clone)]
+    struct Wrap(char);
+
+    impl Layer<String> for Wrap {
+        type Service = String;
+
+        fn layer(&self, inner: String) -> String {
+            format!("{}({inner})", self.0)
+        }
+    }
+
+    #[test]
+    fn the_leftmost_of_a_tuple_is_outermost() {
+        let service = || "s".to_string();
+        assert_eq!(().layer(service()), "s");
+        assert_eq!((Wrap('a'),).layer(service()), "a(s)");
+        assert_eq!((Wrap('a'), Wrap('b')).layer(service()), "a(b(s))");
+        let w = Wrap;
+        let sixteen = (
+            (w('a'), w('b'), w('c'), w('d')),
+            w('e'),
+            w('f'),
+            w('g'),
+            w('h'),
+            w('i'),
+            w('j'),
+            w('k'),
+            w('l'),
+            w('m'),
+            w('n'),
+            w('o'),
+            w('p'),
+            w('q'),
+            w('r'),
+            w('s'),
+        );
+        let wrapped = sixteen.layer("_".to_string());
+        assert_eq!(wrapped.replace(['(', ')'], ""), "abcdefghijklmnopqrs_");
+    }
+
+    #[test]
+    fn a_stack_puts_its_second_layer_outside_and_prints_flat() {
+        let stack = Stack::new(Stack::new(Identity::new(), Wrap('b')), Wrap('a'));
+        assert_eq!((&stack).layer("s".to_string()), "a(b(s))");
+        assert_eq!(format!("{stack:?}"), "Wrap('a'), Wrap('b'), Identity");
+        let pair = Stack::new(Identity::new(), Wrap('a'));
+        assert_eq!(
+            format!("{pair:#?}"),
+            format!("{:#?},\n{:#?}", Wrap('a'), Identity::new())
+        );
+    }
+
+    #[test]
+    fn a_layer_fn_prints_the_name_of_its_function() {
+        fn wrap(inner: u8) -> (u8,) {
+            (inner,)
+        }
+        let layer = layer_fn(wrap);
+        assert_eq!(layer.layer(1), (1,));
+        assert_eq!(
+            format!("{layer:?}"),
+            "LayerFn { f: tower_layer::tests::a_layer_fn_prints_the_name_of_its_function::wrap }"
+        );
+    }
+}
