@@ -1,0 +1,3 @@
+//! What the mocks and the contract checker promise, from outside.
+
+mod mock;
