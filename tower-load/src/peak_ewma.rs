@@ -1,0 +1,239 @@
+//! The load as a peak-sensitive moving average of response times, times the requests in flight.
+
+use std::fmt;
+#[cfg(feature = "discover")]
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+#[cfg(feature = "discover")]
+use futures_core::Stream;
+#[cfg(feature = "discover")]
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+#[cfg(feature = "discover")]
+use tower_discover::{Change, Discover};
+use tower_service::Service;
+
+use crate::ewma::Ewma;
+use crate::{Load, TrackCompletion, TrackCompletionFuture};
+
+/// A service that estimates from its response times what a request to it would cost.
+///
+/// The estimate is a moving average that follows peaks at once and decays with a time constant after
+/// them, as in Finagle's `PeakEwma`. The load is the estimate times the number of requests that would be
+/// in flight with one more. A slow or stalled endpoint so loses traffic within a round trip, and gets it
+/// back carefully.
+///
+/// Reading the load changes nothing: how often a balancer looks doesn't influence what it sees.
+///
+/// # Readiness, Errors
+///
+/// As those of the service inside.
+///
+/// # Cancellation
+///
+/// A request that is cancelled no longer counts as in flight. What it took until then is recorded: an
+/// endpoint on which callers give up looks as slow as it is.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tower_load::{CompleteOnResponse, Load, peak_ewma::PeakEwma};
+///
+/// // Both decay within ten seconds, in nanoseconds.
+/// let decay = 1e10;
+/// let near = PeakEwma::new("service", Duration::from_millis(1), decay, CompleteOnResponse::default());
+/// let far = PeakEwma::new("service", Duration::from_millis(30), decay, CompleteOnResponse::default());
+/// assert!(near.load() < far.load());
+/// ```
+#[derive(Debug)]
+pub struct PeakEwma<S, C> {
+    inner: S,
+    shared: Arc<Shared>,
+    completion: C,
+}
+
+#[cfg(feature = "discover")]
+pin_project! {
+    /// A [`Discover`] whose services measure their load as [`PeakEwma`] does.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use tower_discover::ServiceList;
+    /// use tower_load::{CompleteOnResponse, peak_ewma::PeakEwmaDiscover};
+    /// # use tower_test::mock::Mock;
+    /// # let (a, _a) = tower_test::mock::pair::<(), ()>();
+    /// # let (b, _b) = tower_test::mock::pair::<(), ()>();
+    ///
+    /// let endpoints = ServiceList::new::<()>(vec![a, b]);
+    /// let measured = PeakEwmaDiscover::new::<()>(
+    ///     endpoints,
+    ///     Duration::from_millis(50), // what an endpoint is supposed to take before it was seen
+    ///     Duration::from_secs(10),
+    ///     CompleteOnResponse::default(),
+    /// );
+    /// # let _ = measured;
+    /// ```
+    #[derive(Debug)]
+    pub struct PeakEwmaDiscover<D, C> {
+        #[pin]
+        discover: D,
+        default_rtt: Duration,
+        decay_ns: f64,
+        completion: C,
+    }
+}
+
+/// The estimated cost of one more request. Of two costs the smaller is preferred; the unit is that of
+/// nanoseconds times requests.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Cost(f64);
+
+/// Keeps a request in flight, and records what it took when dropped.
+pub struct Handle {
+    sent_at: Instant,
+    shared: Arc<Shared>,
+}
+
+/// What a service and its requests in flight share. The number of requests is that of the other owners.
+#[derive(Debug)]
+struct Shared {
+    ewma: Mutex<Ewma>,
+}
+
+impl Shared {
+    fn observe(&self, rtt: Duration, now: Instant) {
+        // Nothing panics under this lock.
+        let mut ewma = self.ewma.lock().unwrap_or_else(PoisonError::into_inner);
+        ewma.observe(rtt, now);
+    }
+
+    /// A copy, so that the projection is computed outside the lock.
+    fn ewma(&self) -> Ewma {
+        *self.ewma.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S, C> PeakEwma<S, C> {
+    /// Measures the load of `service`.
+    ///
+    /// - `default_rtt` is the response time that it is supposed to have until requests were answered.
+    /// - `decay_ns` is the time constant in nanoseconds: within it the weight of a peak falls to 37 %.
+    /// - `completion` says when a request is complete.
+    pub fn new(service: S, default_rtt: Duration, decay_ns: f64, completion: C) -> Self {
+        let ewma = Ewma::new(default_rtt, decay_ns, Instant::now());
+        Self {
+            inner: service,
+            shared: Arc::new(Shared {
+                ewma: Mutex::new(ewma),
+            }),
+            completion,
+        }
+    }
+}
+
+impl<S, C> Load for PeakEwma<S, C> {
+    type Metric = Cost;
+
+    fn load(&self) -> Cost {
+        self.load_at(Instant::now())
+    }
+
+    fn load_at(&self, now: Instant) -> Cost {
+        let in_flight = Arc::strong_count(&self.shared) - 1;
+        Cost(self.shared.ewma().at(now) * (in_flight + 1) as f64)
+    }
+}
+
+impl<S, C, Request> Service<Request> for PeakEwma<S, C>
+where
+    S: Service<Request>,
+    C: TrackCompletion<Handle, S::Response>,
+{
+    type Response = C::Output;
+    type Error = S::Error;
+    type Future = TrackCompletionFuture<S::Future, C, Handle>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, req: Request) -> Self::Future {
+        let handle = Handle {
+            sent_at: Instant::now(),
+            shared: Arc::clone(&self.shared),
+        };
+        TrackCompletionFuture::new(self.completion.clone(), handle, self.inner.call(req))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.shared
+            .observe(now.saturating_duration_since(self.sent_at), now);
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("sent_at", &self.sent_at)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "discover")]
+impl<D, C> PeakEwmaDiscover<D, C> {
+    /// Measures the load of every service of `discover`.
+    ///
+    /// - `default_rtt` is the response time that a new endpoint is supposed to have.
+    /// - `decay` is the time constant: within it the weight of a peak falls to 37 %.
+    /// - `completion` says when a request is complete.
+    pub fn new<Request>(discover: D, default_rtt: Duration, decay: Duration, completion: C) -> Self
+    where
+        D: Discover,
+        D::Service: Service<Request>,
+        C: TrackCompletion<Handle, <D::Service as Service<Request>>::Response>,
+    {
+        Self {
+            discover,
+            default_rtt,
+            decay_ns: decay.as_nanos() as f64,
+            completion,
+        }
+    }
+}
+
+#[cfg(feature = "discover")]
+impl<D, C> Stream for PeakEwmaDiscover<D, C>
+where
+    D: Discover,
+    C: Clone,
+{
+    type Item = Result<Change<D::Key, PeakEwma<D::Service, C>>, D::Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.project();
+        this.discover.poll_discover(cx).map(|change| {
+            let measure = |service| {
+                PeakEwma::new(
+                    service,
+                    *this.default_rtt,
+                    *this.decay_ns,
+                    this.completion.clone(),
+                )
+            };
+            Some(change?.map(|change| crate::map_service(change, measure)))
+        })
+    }
+}
