@@ -1,0 +1,29 @@
+// A retry needs a clone of the service, and a boxed service has none: it should be `boxed_clone`.
+use std::future::Ready;
+use tower::retry::Policy;
+use tower::util::BoxService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+
+#[derive(Clone)]
+struct Never;
+
+impl Policy<u8, u8, BoxError> for Never {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut u8, _: &mut Result<u8, BoxError>) -> Option<Ready<()>> {
+        None
+    }
+
+    fn clone_request(&mut self, request: &u8) -> Option<u8> {
+        Some(*request)
+    }
+}
+
+async fn run(inner: BoxService<u8, u8, BoxError>) {
+    let service = ServiceBuilder::new().retry(Never).service(inner);
+    let _ = service.oneshot(1).await;
+}
+
+fn main() {
+    let _ = run;
+}
