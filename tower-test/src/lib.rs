@@ -1,11 +1,13 @@
 //! Mocks and checks for testing services and middleware.
 //!
+//! - [`contract`] checks a middleware against the contract of `Service`, rule by rule.
 //! - [`mock`] is a service that a test answers by hand, request by request, through a handle.
 //! - [`assert_request_eq!`] takes the next request from that handle and checks it.
 //!
 //! It is meant for `[dev-dependencies]`: the mock panics on purpose where a caller breaks the
 //! contract of [`Service`](tower_service::Service).
 
+pub mod contract;
 pub mod mock;
 
 /// Asserts that the next request that a [`mock::Handle`] sees equals the one given, and gives the
