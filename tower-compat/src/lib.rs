@@ -81,7 +81,7 @@ use tower_service::Service;
 ///
 /// ```
 /// use tower_compat::ToCratesIo;
-/// use tower_limit::ConcurrencyLimitLayer;
+/// use tower_limit::concurrency::ConcurrencyLimitLayer;
 /// use upstream::{BoxError, ServiceBuilder, ServiceExt};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

@@ -9,7 +9,7 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok
 use tower_compat::{FromCratesIo, ToCratesIo};
 use tower_compat_relay as theirs;
 use tower_layer::{Layer, layer_fn};
-use tower_limit::ConcurrencyLimitLayer;
+use tower_limit::concurrency::ConcurrencyLimitLayer;
 use tower_service::Service;
 use tower_test::mock::{self, Mock};
 use tower_timeout::TimeoutLayer;
@@ -248,9 +248,9 @@ async fn a_layer_makes_the_round_trip() {
 fn a_layer_decorates_any_number_of_services() {
     let layer = ToCratesIo::new(layer_fn(|inner| (inner, "decorated")));
     let one = theirs::Layer::layer(&layer, 1);
-    let two = theirs::Layer::layer(&layer.clone(), "two");
+    let two = theirs::Layer::layer(&layer.clone(), 2);
     assert_eq!(one.get_ref().0.into_inner(), 1);
-    assert_eq!(two.into_inner().0.into_inner(), "two");
+    assert_eq!(two.into_inner().0.into_inner(), 2);
 }
 
 #[test]
