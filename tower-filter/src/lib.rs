@@ -41,6 +41,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// assert_eq!(digits.check("7").unwrap(), 7);
 /// assert!(digits.check("seven").is_err());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Predicate` of `{Request}`",
+    label = "cannot decide about a `{Request}`",
+    note = "a predicate may be a closure from a request to a `Result` of the request to send on, with an error that is \
+            `Into<BoxError>`"
+)]
 pub trait Predicate<Request> {
     /// The request that is sent on.
     type Request;
@@ -56,6 +62,12 @@ pub trait Predicate<Request> {
 /// Decides about a request in its own time.
 ///
 /// Implemented for functions from a request to a future of a `Result` of the request to send on.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `AsyncPredicate` of `{Request}`",
+    label = "cannot decide about a `{Request}`",
+    note = "a predicate may be a closure from a request to a future of a `Result` of the request to send on, with an \
+            error that is `Into<BoxError>`"
+)]
 pub trait AsyncPredicate<Request> {
     /// The future of the decision.
     type Future: Future<Output = Result<Self::Request, BoxError>>;

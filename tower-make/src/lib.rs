@@ -56,6 +56,12 @@ use tower_service::Service;
 /// assert_eq!(first_answer(Shared::new(double), "anywhere", 4).await, 8);
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `MakeService` for `{Target}` and `{Request}`",
+    label = "does not make a `Service<{Request}>` for a `{Target}`",
+    note = "a `Service<{Target}>` whose response is a `Service<{Request}>` is one; `Shared::new(service)` makes one of a \
+            service that is `Clone`"
+)]
 pub trait MakeService<Target, Request>: sealed::Sealed<(Target, Request)> {
     /// What the services that are made answer with.
     type Response;
@@ -144,6 +150,11 @@ pub trait MakeService<Target, Request>: sealed::Sealed<(Target, Request)> {
 /// assert_eq!(greeting, "hello");
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not make connections to `{Target}`",
+    label = "not a `MakeConnection<{Target}>`",
+    note = "a `Service<{Target}>` whose response is `AsyncRead` and `AsyncWrite` is one"
+)]
 pub trait MakeConnection<Target>: sealed::Sealed<(Target,)> {
     /// The connection that is made.
     type Connection: AsyncRead + AsyncWrite;

@@ -24,6 +24,11 @@ use tower_service::Service;
 /// Chooses the service that takes a request.
 ///
 /// Implemented for functions `Fn(&Req, &[S]) -> usize`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Picker` of a `{S}` for a `{Req}`",
+    label = "cannot pick a service for a `{Req}`",
+    note = "a picker may be a closure `|request: &{Req}, services: &[{S}]| -> usize`"
+)]
 pub trait Picker<S, Req> {
     /// The index, in `services`, of the one that takes the request.
     fn pick(&mut self, r: &Req, services: &[S]) -> usize;
