@@ -69,12 +69,21 @@ pub trait Load {
 
     /// Reads the load as of `now`.
     ///
-    /// For balancers, which compare several services and need read the clock only once. A metric that
-    /// depends on time should implement it; by default it is [`load`](Self::load).
+    /// For balancers, which compare several services and so need to read the clock only once. A metric
+    /// that depends on time should implement it; by default it is [`load`](Self::load).
     #[inline]
     fn load_at(&self, now: Instant) -> Self::Metric {
         let _ = now;
         self.load()
+    }
+
+    /// Tells whether [`load_at`](Self::load_at) looks at the time.
+    ///
+    /// It does by default. Where it doesn't, saying so spares balancers a reading of the clock (25 ns):
+    /// they use [`load`](Self::load) then.
+    #[inline]
+    fn depends_on_time(&self) -> bool {
+        true
     }
 }
 
@@ -247,6 +256,11 @@ where
     #[inline]
     fn load(&self) -> M {
         self.load
+    }
+
+    #[inline]
+    fn depends_on_time(&self) -> bool {
+        false
     }
 }
 

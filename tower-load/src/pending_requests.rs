@@ -102,6 +102,11 @@ impl<S, C> Load for PendingRequests<S, C> {
     fn load(&self) -> Count {
         Count(Arc::strong_count(&self.in_flight.0) - 1)
     }
+
+    #[inline]
+    fn depends_on_time(&self) -> bool {
+        false
+    }
 }
 
 impl<S, C, Request> Service<Request> for PendingRequests<S, C>

@@ -1,1 +1,594 @@
-//! A cache of services that keeps the ready ones apart.
+//! A cache of services that keeps the ready ones apart from the pending ones.
+//!
+//! [`ReadyCache`] drives a changing set of services to readiness and offers those that are ready for
+//! calls. It is what a balancer is built on: the balancer decides, the cache polls.
+//!
+//! # When not to use it
+//!
+//! To spread requests over endpoints, use a balancer. The cache is for writing one, or another kind of
+//! pool.
+//!
+//! # Cost
+//!
+//! A service stays where it is when it becomes ready or pending: only its place in a list of indices
+//! changes. So a call, and the poll that readies the service again, allocate nothing, hash nothing, take
+//! no lock, and take the same few nanoseconds for ten services or ten thousand. Pushing a service
+//! allocates its waker. A wake from another thread takes a short lock.
+
+mod wakes;
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::task::{Context, Poll};
+
+#[doc(no_inline)]
+pub use indexmap::Equivalent;
+use indexmap::IndexMap;
+use slab::Slab;
+use tower_service::Service;
+
+use crate::wakes::{Handle, Wakes};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A set of services, of which some are ready and the others are driven to readiness.
+///
+/// - [`push`](Self::push) adds a service. It is pending until [`poll_pending`](Self::poll_pending) has
+///   found it ready.
+/// - Ready services have indices from 0 to [`ready_len`](Self::ready_len). An index is valid until a
+///   service leaves the ready ones: then the last takes the place of the one that left.
+/// - Before a call, [`check_ready_index`](Self::check_ready_index) makes sure that a service is still
+///   ready. [`call_ready_index`](Self::call_ready_index) makes the call and the service pending again.
+///
+/// A service that fails leaves the cache, which then reports it as [`Failed`].
+///
+/// # Cancellation
+///
+/// Dropping the cache drops its services. The responses of calls go on.
+///
+/// # Example
+///
+/// ```
+/// use std::task::{Context, Waker};
+///
+/// use tower_ready_cache::ReadyCache;
+/// # let (near, mut near_handle) = tower_test::mock::pair::<&str, &str>();
+/// # let (far, mut far_handle) = tower_test::mock::pair::<&str, &str>();
+/// # near_handle.allow(1);
+/// # far_handle.allow(0);
+///
+/// let mut cx = Context::from_waker(Waker::noop());
+/// let mut cache = ReadyCache::default();
+/// cache.push("near", near); // is ready for one request
+/// cache.push("far", far); // has no capacity now
+///
+/// assert!(cache.poll_pending(&mut cx).is_pending());
+/// assert_eq!((cache.ready_len(), cache.pending_len()), (1, 1));
+///
+/// assert!(cache.check_ready(&mut cx, &"near").unwrap());
+/// let response = cache.call_ready(&"near", "hello");
+/// assert_eq!((cache.ready_len(), cache.pending_len()), (0, 2));
+/// # drop(response);
+/// ```
+pub struct ReadyCache<K, S, Req>
+where
+    K: Eq + Hash,
+{
+    /// Every service, ready or pending.
+    entries: Slab<Entry<K, S>>,
+    /// The entry of each key. Where there are two, the pending one.
+    slots: IndexMap<K, usize>,
+    /// The entries that are ready.
+    ready: Vec<usize>,
+    /// The entries to poll: those that were pushed, called, or woken. Entries that are gone, or ready
+    /// meanwhile, are skipped.
+    to_poll: VecDeque<usize>,
+    wakes: Wakes,
+    _request: PhantomData<Req>,
+}
+
+/// A service of a [`ReadyCache`] failed to become ready, and has left the cache.
+pub struct Failed<K>(
+    /// The key of the service.
+    pub K,
+    /// How it failed.
+    pub BoxError,
+);
+
+/// There is no ready service where a [`ReadyCache`] was asked to make a call. Gives back the request.
+pub struct NotReady<Req>(
+    /// The request that was not sent.
+    pub Req,
+);
+
+struct Entry<K, S> {
+    key: K,
+    service: S,
+    state: State,
+    /// The other entry of the same key: a service was pushed while an older one is ready. The older one
+    /// is good for one more call, or until the newer one is ready.
+    twin: Option<usize>,
+    handle: Handle,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// In `ready`, at this index.
+    Ready(usize),
+    /// In `to_poll`, or waiting for a wake.
+    Pending,
+}
+
+impl<K, S, Req> ReadyCache<K, S, Req>
+where
+    K: Eq + Hash,
+{
+    /// Counts the services, ready or pending.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Tells whether there are no services at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Counts the services that are ready.
+    #[inline]
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Counts the services that are pending.
+    #[inline]
+    pub fn pending_len(&self) -> usize {
+        self.entries.len() - self.ready.len()
+    }
+
+    /// Tells whether a service of this key is pending.
+    pub fn pending_contains<Q: Hash + Equivalent<K>>(&self, key: &Q) -> bool {
+        // Of two entries the map has the pending one.
+        self.slots
+            .get(key)
+            .is_some_and(|&slot| matches!(self.entries[slot].state, State::Pending))
+    }
+
+    /// Gives the ready service of this key, with its index.
+    pub fn get_ready<Q: Hash + Equivalent<K>>(&self, key: &Q) -> Option<(usize, &K, &S)> {
+        let index = self.ready_index(key)?;
+        let (key, service) = self.get_ready_index(index)?;
+        Some((index, key, service))
+    }
+
+    /// Gives the ready service of this key, with its index.
+    pub fn get_ready_mut<Q: Hash + Equivalent<K>>(
+        &mut self,
+        key: &Q,
+    ) -> Option<(usize, &K, &mut S)> {
+        let index = self.ready_index(key)?;
+        let (key, service) = self.get_ready_index_mut(index)?;
+        Some((index, key, service))
+    }
+
+    /// Gives the ready service at this index.
+    #[inline]
+    pub fn get_ready_index(&self, index: usize) -> Option<(&K, &S)> {
+        let entry = &self.entries[*self.ready.get(index)?];
+        Some((&entry.key, &entry.service))
+    }
+
+    /// Gives the ready service at this index.
+    pub fn get_ready_index_mut(&mut self, index: usize) -> Option<(&K, &mut S)> {
+        let entry = &mut self.entries[*self.ready.get(index)?];
+        Some((&entry.key, &mut entry.service))
+    }
+
+    /// Iterates over the ready services, by index.
+    pub fn iter_ready(&self) -> impl Iterator<Item = (&K, &S)> {
+        self.ready.iter().map(|&slot| {
+            let entry = &self.entries[slot];
+            (&entry.key, &entry.service)
+        })
+    }
+
+    /// Iterates over the ready services, by index. Allocates.
+    pub fn iter_ready_mut(&mut self) -> impl Iterator<Item = (&K, &mut S)> {
+        // The entries can only be borrowed in the order in which they are stored.
+        let mut ready: Vec<_> = self.ready.iter().map(|_| None).collect();
+        for (_, entry) in &mut self.entries {
+            if let State::Ready(index) = entry.state {
+                ready[index] = Some((&entry.key, &mut entry.service));
+            }
+        }
+        ready.into_iter().flatten()
+    }
+
+    /// Drops the services of this key, the ready and the pending one. Tells whether there was any.
+    ///
+    /// The last ready service takes the index of one that was ready.
+    pub fn evict<Q: Hash + Equivalent<K>>(&mut self, key: &Q) -> bool {
+        let Some(&slot) = self.slots.get(key) else {
+            return false;
+        };
+        if let Some(older) = self.entries[slot].twin {
+            self.remove(older);
+        }
+        self.remove(slot);
+        true
+    }
+
+    fn ready_index<Q: Hash + Equivalent<K>>(&self, key: &Q) -> Option<usize> {
+        let entry = &self.entries[*self.slots.get(key)?];
+        let older = || Some(self.entries[entry.twin?].state);
+        match entry.state {
+            State::Ready(index) => Some(index),
+            State::Pending => match older()? {
+                State::Ready(index) => Some(index),
+                State::Pending => None,
+            },
+        }
+    }
+
+    /// Takes an entry out, wherever it is.
+    fn remove(&mut self, slot: usize) -> Entry<K, S> {
+        let entry = self.entries.remove(slot);
+        if let State::Ready(index) = entry.state {
+            self.remove_from_ready(index);
+        }
+        match entry.twin {
+            Some(twin) => {
+                self.entries[twin].twin = None;
+                self.slots[&entry.key] = twin;
+            }
+            None => {
+                self.slots.swap_remove(&entry.key);
+            }
+        }
+        entry
+    }
+
+    #[inline]
+    fn remove_from_ready(&mut self, index: usize) {
+        self.ready.swap_remove(index);
+        if let Some(&moved) = self.ready.get(index) {
+            self.entries[moved].state = State::Ready(index);
+        }
+    }
+}
+
+impl<K, S, Req> ReadyCache<K, S, Req>
+where
+    K: Clone + Eq + Hash,
+    S: Service<Req>,
+    <S as Service<Req>>::Error: Into<BoxError>,
+{
+    /// Adds a service, which is pending at first.
+    ///
+    /// It replaces a pending service of the same key at once. A ready one of the same key stays for one
+    /// more call, or until the new one is ready and takes its index.
+    ///
+    /// The service isn't polled before [`poll_pending`](Self::poll_pending) is.
+    pub fn push(&mut self, key: K, service: S) {
+        let slot = match self.slots.get(&key) {
+            Some(&slot) if matches!(self.entries[slot].state, State::Pending) => {
+                // Its handle serves the new one as well.
+                self.entries[slot].service = service;
+                slot
+            }
+            older => {
+                let older = older.copied();
+                let slot = self.insert(key, service, older);
+                if let Some(older) = older {
+                    self.entries[older].twin = Some(slot);
+                }
+                slot
+            }
+        };
+        self.forget_the_gone();
+        self.to_poll.push_back(slot);
+    }
+
+    /// Polls the pending services that were pushed, called or woken since the last time, and makes those
+    /// ready that are.
+    ///
+    /// Resolves when none is pending any more. It polls each service once: one that wakes itself
+    /// meanwhile is polled when the task is polled again.
+    ///
+    /// # Errors
+    ///
+    /// A service that failed has left the cache. The others were perhaps not polled yet: poll again.
+    pub fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed<K>>> {
+        self.wakes.drain_into(&mut self.to_poll);
+        while let Some(slot) = self.to_poll.pop_front() {
+            self.poll_slot(slot)?;
+        }
+        if self.pending_len() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.wakes.register(cx.waker());
+        Poll::Pending
+    }
+
+    /// Tells whether the service of this key is ready, after having polled it.
+    ///
+    /// One that is no longer ready becomes pending.
+    ///
+    /// # Errors
+    ///
+    /// A service that failed has left the cache.
+    pub fn check_ready<Q: Hash + Equivalent<K>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: &Q,
+    ) -> Result<bool, Failed<K>> {
+        match self.ready_index(key) {
+            Some(index) => self.check_ready_index(cx, index),
+            None => Ok(false),
+        }
+    }
+
+    /// Tells whether the service at this index is ready, after having polled it.
+    ///
+    /// One that is no longer ready becomes pending, and the last ready service takes its index.
+    ///
+    /// # Errors
+    ///
+    /// A service that failed has left the cache, and the last ready service has taken its index.
+    #[inline]
+    pub fn check_ready_index(
+        &mut self,
+        cx: &mut Context<'_>,
+        index: usize,
+    ) -> Result<bool, Failed<K>> {
+        let Some(&slot) = self.ready.get(index) else {
+            return Ok(false);
+        };
+        match self.entries[slot].poll_ready() {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => Err(self.fail(slot, error.into())),
+            Poll::Pending => {
+                self.leave_ready(slot, index);
+                self.wakes.register(cx.waker());
+                Ok(false)
+            }
+        }
+    }
+
+    /// Calls the ready service of this key, which then is pending.
+    ///
+    /// # Panics
+    ///
+    /// If no service of this key is ready. [`try_call_ready`](Self::try_call_ready) doesn't.
+    pub fn call_ready<Q: Hash + Equivalent<K>>(&mut self, key: &Q, req: Req) -> S::Future {
+        let index = self.ready_index(key).expect("check_ready was not called");
+        self.call_ready_index(index, req)
+    }
+
+    /// Calls the ready service at this index, which then is pending. The last ready service takes the
+    /// index.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such index. [`try_call_ready_index`](Self::try_call_ready_index) doesn't.
+    #[inline]
+    pub fn call_ready_index(&mut self, index: usize, req: Req) -> S::Future {
+        let slot = *self
+            .ready
+            .get(index)
+            .expect("check_ready_index was not called");
+        self.call_slot(slot, index, req)
+    }
+
+    /// Calls the ready service of this key, which then is pending.
+    ///
+    /// # Errors
+    ///
+    /// Gives the request back if no service of this key is ready.
+    pub fn try_call_ready<Q: Hash + Equivalent<K>>(
+        &mut self,
+        key: &Q,
+        req: Req,
+    ) -> Result<S::Future, NotReady<Req>> {
+        match self.ready_index(key) {
+            Some(index) => self.try_call_ready_index(index, req),
+            None => Err(NotReady(req)),
+        }
+    }
+
+    /// Calls the ready service at this index, which then is pending. The last ready service takes the
+    /// index.
+    ///
+    /// # Errors
+    ///
+    /// Gives the request back if there is no such index.
+    #[inline]
+    pub fn try_call_ready_index(
+        &mut self,
+        index: usize,
+        req: Req,
+    ) -> Result<S::Future, NotReady<Req>> {
+        match self.ready.get(index) {
+            Some(&slot) => Ok(self.call_slot(slot, index, req)),
+            None => Err(NotReady(req)),
+        }
+    }
+
+    fn insert(&mut self, key: K, service: S, twin: Option<usize>) -> usize {
+        let vacant = self.entries.vacant_entry();
+        let slot = vacant.key();
+        vacant.insert(Entry {
+            key: key.clone(),
+            service,
+            state: State::Pending,
+            twin,
+            handle: self.wakes.handle(slot),
+        });
+        self.slots.insert(key, slot);
+        slot
+    }
+
+    #[inline]
+    fn call_slot(&mut self, slot: usize, index: usize, req: Req) -> S::Future {
+        // Before the call, so that a service that panics is polled again before it is called again.
+        self.remove_from_ready(index);
+        let entry = &mut self.entries[slot];
+        entry.state = State::Pending;
+        self.to_poll.push_back(slot);
+        let response = entry.service.call(req);
+        if entry.twin.is_some() {
+            self.remove(slot);
+        }
+        response
+    }
+
+    /// Polls one service, if it is pending.
+    ///
+    /// - pending → ready, in the place of an older service of the same key if that is ready.
+    /// - pending → gone, if it failed.
+    #[inline]
+    fn poll_slot(&mut self, slot: usize) -> Result<(), Failed<K>> {
+        let Some(entry) = self.entries.get_mut(slot) else {
+            return Ok(());
+        };
+        if let State::Ready(_) = entry.state {
+            return Ok(());
+        }
+        entry.handle.unqueue();
+        match entry.poll_ready() {
+            Poll::Pending => {}
+            Poll::Ready(Err(error)) => return Err(self.fail(slot, error.into())),
+            Poll::Ready(Ok(())) => match entry.twin {
+                Some(older) => self.replace(older, slot),
+                None => {
+                    entry.state = State::Ready(self.ready.len());
+                    self.ready.push(slot);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Makes the newer of two entries ready, at the index of the older one.
+    fn replace(&mut self, older: usize, newer: usize) {
+        let state = self.entries[older].state;
+        if let State::Ready(index) = state {
+            self.ready[index] = newer;
+        }
+        self.entries[newer].state = state;
+        self.entries[newer].twin = None;
+        self.entries.remove(older);
+    }
+
+    /// Makes a ready service pending, or drops it where a newer one is.
+    fn leave_ready(&mut self, slot: usize, index: usize) {
+        self.remove_from_ready(index);
+        let entry = &mut self.entries[slot];
+        entry.state = State::Pending;
+        if entry.twin.is_some() {
+            self.remove(slot);
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, slot: usize, error: BoxError) -> Failed<K> {
+        Failed(self.remove(slot).key, error)
+    }
+
+    /// Keeps `to_poll` from growing where services are pushed and evicted without ever being polled.
+    fn forget_the_gone(&mut self) {
+        if self.to_poll.len() > 2 * self.entries.len() + 16 {
+            let mut seen = vec![false; self.entries.capacity()];
+            self.to_poll.retain(|&slot| {
+                self.entries.contains(slot) && !std::mem::replace(&mut seen[slot], true)
+            });
+        }
+    }
+}
+
+impl<K, S> Entry<K, S> {
+    /// Polls the service with its own waker.
+    #[inline]
+    fn poll_ready<Req>(&mut self) -> Poll<Result<(), S::Error>>
+    where
+        S: Service<Req>,
+    {
+        self.service
+            .poll_ready(&mut Context::from_waker(self.handle.waker()))
+    }
+}
+
+impl<K, S, Req> Default for ReadyCache<K, S, Req>
+where
+    K: Eq + Hash,
+    S: Service<Req>,
+{
+    fn default() -> Self {
+        Self {
+            entries: Slab::new(),
+            slots: IndexMap::new(),
+            ready: Vec::new(),
+            to_poll: VecDeque::new(),
+            wakes: Wakes::new(),
+            _request: PhantomData,
+        }
+    }
+}
+
+/// Services are called by reference and never pinned in place.
+impl<S, K: Eq + Hash, Req> Unpin for ReadyCache<K, S, Req> {}
+
+impl<K, S, Req> fmt::Debug for ReadyCache<K, S, Req>
+where
+    K: fmt::Debug + Eq + Hash,
+    S: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pending = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry.state, State::Pending))
+            .map(|(_, entry)| (&entry.key, &entry.service));
+        f.debug_struct("ReadyCache")
+            .field("ready", &self.iter_ready().collect::<IndexMap<_, _>>())
+            .field("pending", &pending.collect::<IndexMap<_, _>>())
+            .finish()
+    }
+}
+
+impl<K: fmt::Debug> fmt::Debug for Failed<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Failed")
+            .field(&self.0)
+            .field(&self.1)
+            .finish()
+    }
+}
+
+impl<K> fmt::Display for Failed<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.1.fmt(f)
+    }
+}
+
+impl<K: fmt::Debug> Error for Failed<K> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.1)
+    }
+}
+
+impl<Req> fmt::Debug for NotReady<Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotReady").finish_non_exhaustive()
+    }
+}
+
+impl<Req> fmt::Display for NotReady<Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no ready service to call")
+    }
+}
+
+impl<Req> Error for NotReady<Req> {}

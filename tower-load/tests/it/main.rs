@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower_load::peak_ewma::PeakEwma;
@@ -159,6 +158,7 @@ fn a_constant_forwards_the_service_and_tells_its_load() {
 #[cfg(feature = "discover")]
 #[tokio::test(start_paused = true)]
 async fn discovered_services_get_a_load_and_removals_and_errors_pass() {
+    use futures_util::{StreamExt, stream};
     use tower_discover::Change;
     use tower_load::peak_ewma::PeakEwmaDiscover;
     use tower_load::pending_requests::PendingRequestsDiscover;
