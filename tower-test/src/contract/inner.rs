@@ -65,6 +65,8 @@ struct World {
     next_id: usize,
     /// How many requests were made.
     calls: usize,
+    /// The most reservations and requests in flight that there were at once.
+    most_places: usize,
     /// How many reservations and requests in flight there may be.
     capacity: usize,
     /// Whether a reservation takes two polls: the first says pending and wakes at once.
@@ -240,6 +242,7 @@ impl Script {
             futures: BTreeMap::new(),
             next_id: 1,
             calls: 0,
+            most_places: 0,
             capacity: usize::MAX,
             ready_in_two: false,
             next_ready: None,
@@ -334,6 +337,11 @@ impl Script {
         self.lock().calls
     }
 
+    /// The most reservations and requests in flight that there were at once.
+    pub(super) fn most_places(&self) -> usize {
+        self.lock().most_places
+    }
+
     /// How many handles hold a reservation.
     pub(super) fn reserved(&self) -> usize {
         let world = self.lock();
@@ -418,9 +426,13 @@ impl World {
     }
 
     fn has_capacity(&self) -> bool {
+        self.places() < self.capacity
+    }
+
+    /// How many reservations and requests in flight there are.
+    fn places(&self) -> usize {
         let reserved = self.handles.values().filter(|h| h.reserved).count();
-        let in_flight = self.futures.values().filter(|f| f.permit).count();
-        reserved + in_flight < self.capacity
+        reserved + self.futures.values().filter(|f| f.permit).count()
     }
 
     fn all_waiting(&mut self) -> Vec<Waker> {
@@ -459,6 +471,7 @@ impl World {
         handle.asked = false;
         handle.reserved = true;
         let before = handle.waiting.take();
+        self.most_places = self.most_places.max(self.places());
         self.note(format!("  inner {id}: poll_ready is ready"));
         (Poll::Ready(None), before)
     }

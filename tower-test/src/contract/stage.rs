@@ -307,6 +307,12 @@ impl Reply {
             Err(error) => Err(format!("{} failed with {error}", self.name)),
         }
     }
+
+    /// Polls until there is an answer or an error, and goes away.
+    pub(super) async fn must_end(mut self) -> Result<(), String> {
+        let _ = self.answer().await?;
+        Ok(())
+    }
 }
 
 impl Drop for Reply {
