@@ -178,3 +178,18 @@ fn readiness_and_calls_need_no_runtime() {
         2
     );
 }
+
+#[test]
+fn filters_keep_the_contract_of_services() {
+    use tower_test::contract::{Request, check};
+
+    check(|inner| Filter::new(inner, |req: Request| Ok::<_, &str>(req))).assert();
+    check(|inner| AsyncFilter::new(inner, |req: Request| ready(Ok::<_, &str>(req)))).assert();
+    check(|inner| {
+        AsyncFilter::new(inner, |req: Request| async move {
+            tokio::task::yield_now().await;
+            Ok::<_, &str>(req)
+        })
+    })
+    .assert();
+}

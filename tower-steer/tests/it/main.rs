@@ -11,6 +11,9 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 use tower_service::Service;
 use tower_steer::{Picker, Steer};
 use tower_test::mock::{self, Mock, Spawn};
+use tower_util::ServiceExt;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 type Handle = mock::Handle<usize, &'static str>;
 
@@ -97,7 +100,24 @@ fn a_clone_of_a_ready_router_is_not_ready() {
     assert_ready_ok!(clone.poll_ready());
 }
 
-/// Always answers with how often it was polled and called; ready from the `ready_at`-th poll after a call.
+#[test]
+fn routers_keep_the_contract_of_services() {
+    use tower_test::contract::{Inner, Request, check};
+
+    check(|inner: Inner| Steer::new([inner], |_: &Request, _: &[_]| 0)).assert();
+    check(|inner: Inner| {
+        let always_ready =
+            tower_util::service_fn(|_: Request| ready(Ok::<_, BoxError>(Default::default())));
+        let services = [
+            always_ready.boxed_clone_unsync(),
+            inner.boxed_clone_unsync(),
+        ];
+        Steer::new(services, |_: &Request, _: &[_]| 1)
+    })
+    .assert();
+}
+
+/// Notes each poll and call; ready from the `ready_at`-th poll after a call.
 #[derive(Debug)]
 struct Counting {
     ready_at: u32,
