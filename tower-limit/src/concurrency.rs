@@ -1,0 +1,468 @@
+//! At most so many requests in flight.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+#[cfg(feature = "load")]
+use tokio::time::Instant;
+use tower_layer::Layer;
+#[cfg(feature = "load")]
+use tower_load::Load;
+use tower_service::Service;
+
+use crate::permits::{self, Permits};
+
+/// Wraps each service in a [`ConcurrencyLimit`] of its own.
+///
+/// The clones of a service share its limit; services that the layer wraps one by one don't.
+/// [`GlobalConcurrencyLimitLayer`] gives one limit to all of them.
+#[derive(Debug, Clone)]
+pub struct ConcurrencyLimitLayer {
+    max: usize,
+    while_pending: WhilePending,
+}
+
+/// Wraps services in [`ConcurrencyLimit`]s that share one limit.
+#[derive(Debug, Clone)]
+pub struct GlobalConcurrencyLimitLayer {
+    pool: Pool,
+    while_pending: WhilePending,
+}
+
+/// Lets at most so many requests be in flight at once; the others wait.
+///
+/// A request is in flight from `poll_ready`, which takes one of the permits, until its response future is
+/// dropped. All clones share the permits.
+///
+/// **Readiness.** Waits for a permit, first come, first served, and then, holding it, for the inner service. A
+/// clone has no permit and no place in the queue. To drop a service frees its permit, or its place; a service
+/// that is told to wait and is kept, but never polled again, will in its turn get a permit, and keep it.
+///
+/// **`call` without readiness.** The request takes a permit if one is free. Otherwise the inner service's
+/// future is made, but isn't polled before a permit is there: the limit holds whatever the caller does.
+///
+/// **Cancellation.** Dropping the response future drops the inner service's future, then frees the permit.
+///
+/// **Errors.** Only the inner service's. After a readiness error the permit is free.
+///
+/// A limit of 0 is never ready. Neither is a service over a [`Semaphore`] that has been closed.
+///
+/// # Example
+///
+/// ```
+/// use tower_limit::concurrency::ConcurrencyLimit;
+/// use tower_service::Service;
+/// use tower_test::mock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (mut service, mut handle) =
+///     mock::spawn_with::<&str, &str, _, _>(|mock| ConcurrencyLimit::new(mock, 1));
+///
+/// assert!(service.poll_ready().is_ready());
+/// let response = service.call("first");
+/// assert!(service.poll_ready().is_pending());
+///
+/// let (_, answer) = handle.next_request().await.unwrap();
+/// answer.send_response("done");
+/// assert_eq!(response.await.unwrap(), "done");
+/// assert!(service.is_woken());
+/// assert!(service.poll_ready().is_ready());
+/// # }
+/// ```
+pub struct ConcurrencyLimit<T> {
+    inner: T,
+    pool: Pool,
+    place: Place,
+    while_pending: WhilePending,
+}
+
+pin_project! {
+    /// The response of [`ConcurrencyLimit`]. It holds the request's permit until it is dropped.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<T> {
+        // Declared first and so dropped first: the permit is free when the request is gone, not before.
+        #[pin]
+        inner: T,
+        admission: Admission,
+    }
+}
+
+/// Where the permits come from.
+#[derive(Clone)]
+enum Pool {
+    Own(Permits),
+    Semaphore(Arc<Semaphore>),
+}
+
+/// A permit of a [`Pool`].
+#[derive(Debug)]
+enum Permit {
+    #[allow(dead_code, reason = "held, to be dropped")]
+    Own(permits::Permit),
+    #[allow(dead_code, reason = "held, to be dropped")]
+    Semaphore(OwnedSemaphorePermit),
+}
+
+/// How far one service has come with its next permit.
+enum Place {
+    None,
+    Waiting(permits::Waiter),
+    WaitingForSemaphore(AcquireOwned),
+    Held(Permit),
+}
+
+type AcquireOwned =
+    Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
+
+/// Whether a request may run.
+#[derive(Debug)]
+enum Admission {
+    Granted {
+        _permit: Permit,
+    },
+    /// Called without readiness, and at capacity. Boxed, as it is rare and large.
+    Wanted(Box<Wanted>),
+}
+
+#[derive(Debug)]
+struct Wanted {
+    pool: Pool,
+    place: Place,
+}
+
+/// What happens to the permit while the inner service isn't ready.
+#[derive(Debug, Clone, Copy)]
+enum WhilePending {
+    Keep,
+    Release,
+}
+
+impl ConcurrencyLimitLayer {
+    /// Lets each service have at most `max` requests in flight.
+    pub const fn new(max: usize) -> Self {
+        Self {
+            max,
+            while_pending: WhilePending::Keep,
+        }
+    }
+
+    /// As [`ConcurrencyLimit::release_while_pending`].
+    #[must_use]
+    pub const fn release_while_pending(mut self) -> Self {
+        self.while_pending = WhilePending::Release;
+        self
+    }
+}
+
+impl<S> Layer<S> for ConcurrencyLimitLayer {
+    type Service = ConcurrencyLimit<S>;
+
+    fn layer(&self, service: S) -> Self::Service {
+        ConcurrencyLimit::over(service, Pool::new(self.max), self.while_pending)
+    }
+}
+
+impl GlobalConcurrencyLimitLayer {
+    /// Lets all services together have at most `max` requests in flight.
+    pub fn new(max: usize) -> Self {
+        Self {
+            pool: Pool::new(max),
+            while_pending: WhilePending::Keep,
+        }
+    }
+
+    /// Takes the permits from `semaphore`.
+    pub fn with_semaphore(semaphore: Arc<Semaphore>) -> Self {
+        Self {
+            pool: Pool::Semaphore(semaphore),
+            while_pending: WhilePending::Keep,
+        }
+    }
+
+    /// As [`ConcurrencyLimit::release_while_pending`].
+    #[must_use]
+    pub fn release_while_pending(mut self) -> Self {
+        self.while_pending = WhilePending::Release;
+        self
+    }
+}
+
+impl<S> Layer<S> for GlobalConcurrencyLimitLayer {
+    type Service = ConcurrencyLimit<S>;
+
+    fn layer(&self, service: S) -> Self::Service {
+        ConcurrencyLimit::over(service, self.pool.clone(), self.while_pending)
+    }
+}
+
+impl<T> ConcurrencyLimit<T> {
+    /// Lets `inner` and its clones have at most `max` requests in flight.
+    pub fn new(inner: T, max: usize) -> Self {
+        Self::over(inner, Pool::new(max), WhilePending::Keep)
+    }
+
+    /// Takes the permits from `semaphore`, which may be shared with anything, and resized.
+    ///
+    /// It is about twice as slow as [`new`](Self::new), as a `Semaphore` locks whenever a permit is given back.
+    pub fn with_semaphore(inner: T, semaphore: Arc<Semaphore>) -> Self {
+        Self::over(inner, Pool::Semaphore(semaphore), WhilePending::Keep)
+    }
+
+    /// Gives the permit back while the inner service isn't ready.
+    ///
+    /// By default the permit is taken first and kept while the inner service is waited for, so that a
+    /// clone whose inner service is stuck (its connection is down, say) starves the others of permits that
+    /// nobody uses. With this option they get them.
+    ///
+    /// # Deadlock
+    ///
+    /// Don't use it over an inner service that is acquired anew while a request is in flight, as a retry does.
+    /// Over a retry over a buffer of one slot, say: a clone without a permit waits in the buffer's queue and
+    /// is given the slot; the requests that hold the permits then wait for the slot in order to retry, and
+    /// the holder of the slot waits for one of their permits.
+    #[must_use]
+    pub fn release_while_pending(mut self) -> Self {
+        self.while_pending = WhilePending::Release;
+        self
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
+    /// The inner service, to change.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+
+    /// Gives the inner service back, and the permit, if there is one.
+    pub fn into_inner(self) -> T {
+        self.inner
+    }
+
+    fn over(inner: T, pool: Pool, while_pending: WhilePending) -> Self {
+        Self {
+            inner,
+            pool,
+            place: Place::None,
+            while_pending,
+        }
+    }
+}
+
+impl<S, Request> Service<Request> for ConcurrencyLimit<S>
+where
+    S: Service<Request>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if !matches!(self.place, Place::Held(_)) {
+            let permit = ready!(self.place.poll(&self.pool, cx));
+            self.place = Place::Held(permit);
+        }
+        let polled = self.inner.poll_ready(cx);
+        match (&polled, self.while_pending) {
+            (Poll::Ready(Ok(())), _) | (Poll::Pending, WhilePending::Keep) => {}
+            // Nothing is going to be called soon, so nothing needs the permit.
+            (Poll::Ready(Err(_)), _) | (Poll::Pending, WhilePending::Release) => {
+                self.place = Place::None;
+            }
+        }
+        polled
+    }
+
+    #[inline]
+    fn call(&mut self, req: Request) -> Self::Future {
+        let admission = match mem::replace(&mut self.place, Place::None) {
+            Place::Held(permit) => Admission::Granted { _permit: permit },
+            place => Admission::unready(&self.pool, place),
+        };
+        ResponseFuture {
+            inner: self.inner.call(req),
+            admission,
+        }
+    }
+}
+
+#[cfg(feature = "load")]
+impl<S> Load for ConcurrencyLimit<S>
+where
+    S: Load,
+{
+    type Metric = S::Metric;
+
+    #[inline]
+    fn load(&self) -> Self::Metric {
+        self.inner.load()
+    }
+
+    #[inline]
+    fn load_at(&self, now: Instant) -> Self::Metric {
+        self.inner.load_at(now)
+    }
+}
+
+impl<T: Clone> Clone for ConcurrencyLimit<T> {
+    fn clone(&self) -> Self {
+        Self::over(self.inner.clone(), self.pool.clone(), self.while_pending)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for ConcurrencyLimit<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyLimit")
+            .field("inner", &self.inner)
+            .field("pool", &self.pool)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F, T, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // Wanted -> Granted, before the inner service's future is polled for the first time.
+        if let Admission::Wanted(wanted) = this.admission {
+            let permit = ready!(wanted.place.poll(&wanted.pool, cx));
+            *this.admission = Admission::Granted { _permit: permit };
+        }
+        this.inner.poll(cx)
+    }
+}
+
+impl Admission {
+    /// Admits a call that isn't backed by readiness, now or later.
+    #[cold]
+    fn unready(pool: &Pool, place: Place) -> Self {
+        if let Place::None = place {
+            if let Ok(permit) = pool.try_acquire() {
+                return Self::Granted { _permit: permit };
+            }
+        }
+        // A service that waits gives the request its place in the queue.
+        Self::Wanted(Box::new(Wanted {
+            pool: pool.clone(),
+            place,
+        }))
+    }
+}
+
+/// Why there is no permit now.
+enum NoPermit {
+    Yet,
+    /// The semaphore is closed.
+    EverAgain,
+}
+
+impl Pool {
+    fn new(max: usize) -> Self {
+        Self::Own(Permits::new(max))
+    }
+
+    #[inline]
+    fn try_acquire(&self) -> Result<Permit, NoPermit> {
+        match self {
+            Self::Own(permits) => permits.try_acquire().map(Permit::Own).ok_or(NoPermit::Yet),
+            Self::Semaphore(semaphore) => match Arc::clone(semaphore).try_acquire_owned() {
+                Ok(permit) => Ok(Permit::Semaphore(permit)),
+                Err(TryAcquireError::NoPermits) => Err(NoPermit::Yet),
+                Err(TryAcquireError::Closed) => Err(NoPermit::EverAgain),
+            },
+        }
+    }
+}
+
+impl Place {
+    /// Goes on towards a permit. When it is there, the place is `None` again, for the caller to fill.
+    #[inline]
+    fn poll(&mut self, pool: &Pool, cx: &mut Context<'_>) -> Poll<Permit> {
+        if let Self::None = self {
+            match pool.try_acquire() {
+                Ok(permit) => return Poll::Ready(permit),
+                Err(NoPermit::EverAgain) => return Poll::Pending,
+                Err(NoPermit::Yet) => {}
+            }
+        }
+        self.poll_queue(pool, cx)
+    }
+
+    #[cold]
+    fn poll_queue(&mut self, pool: &Pool, cx: &mut Context<'_>) -> Poll<Permit> {
+        loop {
+            match (&mut *self, pool) {
+                // None -> Waiting
+                (Self::None, Pool::Own(permits)) => match permits.acquire(cx) {
+                    Ok(permit) => return Poll::Ready(Permit::Own(permit)),
+                    Err(waiter) => {
+                        *self = Self::Waiting(waiter);
+                        return Poll::Pending;
+                    }
+                },
+                // None -> WaitingForSemaphore, which has to be polled in order to get into the queue
+                (Self::None, Pool::Semaphore(semaphore)) => {
+                    let acquire = Arc::clone(semaphore).acquire_owned();
+                    *self = Self::WaitingForSemaphore(Box::pin(acquire));
+                }
+                // Waiting -> None
+                (Self::Waiting(waiter), _) => {
+                    let permit = ready!(waiter.poll(cx));
+                    *self = Self::None;
+                    return Poll::Ready(Permit::Own(permit));
+                }
+                // WaitingForSemaphore -> None
+                (Self::WaitingForSemaphore(acquire), _) => {
+                    let acquired = ready!(acquire.as_mut().poll(cx));
+                    *self = Self::None;
+                    // Closed: no permit ever comes, and there is no error to say so with.
+                    return acquired.map_or(Poll::Pending, |permit| {
+                        Poll::Ready(Permit::Semaphore(permit))
+                    });
+                }
+                // Held -> None
+                (Self::Held(_), _) => {
+                    if let Self::Held(permit) = mem::replace(self, Self::None) {
+                        return Poll::Ready(permit);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(permits) => permits.fmt(f),
+            Self::Semaphore(semaphore) => semaphore.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Waiting(_) | Self::WaitingForSemaphore(_) => "Waiting",
+            Self::Held(_) => "Held",
+        })
+    }
+}
