@@ -1,6 +1,7 @@
 //! The checker of contracts: what keeps the contract passes, and each rule bites.
 
 mod broken;
+mod ours;
 
 use std::future::Future;
 use std::pin::Pin;
