@@ -2,7 +2,7 @@
 //!
 //! [`pair`] makes a [`Mock`] and its [`Handle`]. Requests that the mock is called with come out of
 //! the handle, each with a [`SendResponse`] to answer it; the handle also says how many requests
-//! the mock may take and makes it fail. [`spawn`] and its kin wrap the mock, or a middleware over
+//! the mock may take and makes it fail. [`spawn()`] and its kin wrap the mock, or a middleware over
 //! it, in a [`Spawn`], which polls readiness without a runtime and says whether it was woken.
 //!
 //! # Example
