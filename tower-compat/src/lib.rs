@@ -61,7 +61,8 @@
 
 use core::task::{Context, Poll};
 
-use tower_compat_relay as theirs;
+// Not through the module's name: patched, that qualifies what is in scope anyway, and is warned of.
+use tower_compat_relay::{Layer as TheirLayer, Service as TheirService};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -185,7 +186,7 @@ impl<T> FromCratesIo<T> {
     }
 }
 
-impl<S, Request> theirs::Service<Request> for ToCratesIo<S>
+impl<S, Request> TheirService<Request> for ToCratesIo<S>
 where
     S: Service<Request>,
 {
@@ -206,7 +207,7 @@ where
 
 impl<S, Request> Service<Request> for FromCratesIo<S>
 where
-    S: theirs::Service<Request>,
+    S: TheirService<Request>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -223,7 +224,7 @@ where
     }
 }
 
-impl<L, S> theirs::Layer<S> for ToCratesIo<L>
+impl<L, S> TheirLayer<S> for ToCratesIo<L>
 where
     L: Layer<FromCratesIo<S>>,
 {
@@ -237,7 +238,7 @@ where
 
 impl<L, S> Layer<S> for FromCratesIo<L>
 where
-    L: theirs::Layer<ToCratesIo<S>>,
+    L: TheirLayer<ToCratesIo<S>>,
 {
     type Service = FromCratesIo<L::Service>;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower_compat::{FromCratesIo, ToCratesIo};
-use tower_compat_relay as theirs;
+use tower_compat_relay::{Layer as TheirLayer, Service as TheirService};
 use tower_layer::{Layer, layer_fn};
 use tower_limit::concurrency::ConcurrencyLimitLayer;
 use tower_service::Service;
@@ -36,10 +36,10 @@ fn round_trip() -> (RoundTrip, mock::Handle<Request, Response>) {
 /// Waits until crates.io's service is ready, and calls it.
 async fn call_theirs<S, R>(service: &mut S, request: R) -> Result<S::Response, S::Error>
 where
-    S: theirs::Service<R>,
+    S: TheirService<R>,
 {
-    poll_fn(|cx| theirs::Service::poll_ready(service, cx)).await?;
-    theirs::Service::call(service, request).await
+    poll_fn(|cx| TheirService::poll_ready(service, cx)).await?;
+    TheirService::call(service, request).await
 }
 
 /// Waits until our service is ready, and calls it.
@@ -160,7 +160,7 @@ fn a_clone_inherits_no_reservation() {
 async fn our_layer_decorates_their_service() {
     let (service, mut handle) = theirs();
     let timeout = TimeoutLayer::new(Duration::from_secs(1));
-    let mut service = theirs::Layer::layer(&ToCratesIo::new(timeout), service);
+    let mut service = TheirLayer::layer(&ToCratesIo::new(timeout), service);
 
     let (response, ()) = tokio::join!(
         call_theirs(&mut service, "ping"),
@@ -247,8 +247,8 @@ async fn a_layer_makes_the_round_trip() {
 #[test]
 fn a_layer_decorates_any_number_of_services() {
     let layer = ToCratesIo::new(layer_fn(|inner| (inner, "decorated")));
-    let one = theirs::Layer::layer(&layer, 1);
-    let two = theirs::Layer::layer(&layer.clone(), 2);
+    let one = TheirLayer::layer(&layer, 1);
+    let two = TheirLayer::layer(&layer.clone(), 2);
     assert_eq!(one.get_ref().0.into_inner(), 1);
     assert_eq!(two.into_inner().0.into_inner(), 2);
 }
