@@ -414,6 +414,52 @@ pub trait ServiceExt<Request>: Service<Request> {
     {
         UnsyncBoxCloneService::new(self)
     }
+
+    /// Puts a bounded queue in front of the service, which makes it [`Clone`]: see
+    /// [`Buffer::new`](tower_buffer::Buffer::new).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use tower_util::{ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let mut sum = 0;
+    /// // Clones of this would each have a sum of their own ...
+    /// let sum = service_fn(move |n: u32| {
+    ///     sum += n;
+    ///     let sum = sum;
+    ///     async move { Ok::<_, Infallible>(sum) }
+    /// });
+    ///
+    /// // ... whereas those of the queue in front of it share one.
+    /// let service = sum.buffered(8);
+    /// assert_eq!(service.clone().oneshot(3).await.unwrap(), 3);
+    /// assert_eq!(service.clone().oneshot(4).await.unwrap(), 7);
+    /// # }
+    /// ```
+    #[cfg(feature = "buffer")]
+    fn buffered(self, bound: usize) -> tower_buffer::Buffer<Request, Self::Future>
+    where
+        Self: Sized + Send + 'static,
+        Self::Error: Into<BoxError> + Send + Sync,
+        Self::Future: Send,
+        Request: Send + 'static,
+    {
+        tower_buffer::Buffer::new(self, bound)
+    }
+
+    /// Sends a request again as long as `policy` says so: see [`Retry`](tower_retry::Retry).
+    #[cfg(feature = "retry")]
+    fn retry<P>(self, policy: P) -> tower_retry::Retry<P, Self>
+    where
+        Self: Clone + Sized,
+        P: tower_retry::Policy<Request, Self::Response, Self::Error> + Clone,
+    {
+        tower_retry::Retry::new(policy, self)
+    }
 }
 
 impl<T: ?Sized, Request> ServiceExt<Request> for T where T: Service<Request> {}

@@ -1,6 +1,7 @@
 //! The combinators and helpers from outside.
 
 mod call_all;
+mod contract;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -492,4 +493,54 @@ fn nothing_of_a_stack_of_combinators_outlives_its_drop() {
     log.borrow_mut().push(Arc::strong_count(&dropped));
     // The response holds one while it runs, though the service is gone already.
     assert_eq!(log.into_inner(), [2, 1]);
+}
+
+#[cfg(feature = "filter")]
+#[tokio::test]
+async fn the_extension_filters_requests_at_once_or_later() {
+    let echo = service_fn(|n: u32| ready(Ok::<_, Infallible>(n)));
+    let service = echo.filter(|n: u32| n.checked_sub(1).ok_or("zero"));
+    assert_eq!(service.clone().oneshot(1).await.unwrap(), 0);
+    assert_eq!(service.oneshot(0).await.unwrap_err().to_string(), "zero");
+
+    let service = echo.filter_async(|n: u32| ready(n.checked_sub(1).ok_or("zero")));
+    assert_eq!(service.clone().oneshot(1).await.unwrap(), 0);
+    assert_eq!(service.oneshot(0).await.unwrap_err().to_string(), "zero");
+}
+
+#[cfg(feature = "buffer")]
+#[tokio::test]
+async fn the_extension_puts_a_queue_in_front() {
+    let mut sum = 0;
+    let sum = service_fn(move |n: u32| {
+        sum += n;
+        ready(Ok::<_, Infallible>(sum))
+    });
+    let service = sum.buffered(2);
+    assert_eq!(service.clone().oneshot(3).await.unwrap(), 3);
+    assert_eq!(service.oneshot(4).await.unwrap(), 7);
+}
+
+#[cfg(feature = "retry")]
+#[tokio::test]
+async fn the_extension_retries() {
+    #[derive(Clone)]
+    struct Times(u32);
+    impl<Res, E> tower_retry::Policy<u32, Res, E> for Times {
+        type Future = std::future::Ready<()>;
+
+        fn retry(&mut self, req: &mut u32, result: &mut Result<Res, E>) -> Option<Self::Future> {
+            *req += 1;
+            self.0 = self.0.checked_sub(1)?;
+            result.is_err().then(|| ready(()))
+        }
+
+        fn clone_request(&mut self, req: &u32) -> Option<u32> {
+            Some(*req)
+        }
+    }
+
+    let at_three = service_fn(|n: u32| ready(if n == 3 { Ok(n) } else { Err("not yet") }));
+    assert_eq!(at_three.retry(Times(2)).oneshot(1).await, Ok(3));
+    assert_eq!(at_three.retry(Times(1)).oneshot(1).await, Err("not yet"));
 }
