@@ -17,6 +17,17 @@ def change(pattern, old, new):
     return lambda lines: edited(lines, pattern, lambda line: replaced(line, old, new))
 
 
+def insert(pattern, new):
+    """Puts the line `new` before the first that matches."""
+    def edit(lines):
+        at = next((at for at, line in enumerate(lines) if re.search(pattern, line)), None)
+        if at is None:
+            raise SystemExit(f"self-test: no line matches {pattern}")
+        return [*lines[:at], new, *lines[at:]]
+
+    return edit
+
+
 def edited(lines, pattern, edit):
     if not any(re.search(pattern, line) for line in lines):
         raise SystemExit(f"self-test: no line matches {pattern}")
@@ -47,6 +58,7 @@ API = [
     ("an impl is missing", drop(r"^impl<F> core::fmt::Debug for tower_layer::LayerFn<F>|^pub fn tower_layer::LayerFn<F>::fmt"), True),
     ("an associated type is missing", drop(r"^pub type tower_layer::Identity::Service ="), True),
     ("an enum's variant is missing", drop(r"^pub tower::util::Either::Left"), True),
+    ("an enum's variant is new", insert(r"^pub tower::util::Either::Left", "pub tower::util::Either::Middle(A)"), True),
     ("a function is no longer const", change(r"^pub const fn tower_layer::Identity::new\(", "const fn", "fn"), True),
     ("an argument's type changed", change(r"^pub fn tower_service::Service::call\(", "Request)", "&Request)"), True),
     ("arguments changed places", change(r"^pub const fn tower_layer::Stack<.*::new\(", "(Inner, Outer)", "(Outer, Inner)"), True),
