@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tower_buffer::{Buffer, BufferLayer};
 use tower_filter::{AsyncFilter, Filter};
+use tower_hedge::Hedge;
 use tower_layer::Layer;
 use tower_limit::bulkhead::Bulkhead;
 use tower_limit::concurrency::ConcurrencyLimit;
@@ -19,6 +21,7 @@ use tower_load_shed::LoadShed;
 use tower_retry::Retry;
 use tower_retry::standard::{StandardPolicy, Verdict};
 use tower_service::Service;
+use tower_spawn_ready::SpawnReady;
 use tower_steer::Steer;
 use tower_test::contract::{self, Checker, Inner, Report, Request, Response};
 use tower_timeout::Timeout;
@@ -147,6 +150,47 @@ fn load() {
     unclonable(|inner| Constant::new(inner, 1)).assert();
     unclonable(|inner| PendingRequests::new(inner, CompleteOnResponse::default())).assert();
     unclonable(|inner| PeakEwma::new(inner, SECOND, 1e9, CompleteOnResponse::default())).assert();
+}
+
+#[test]
+fn buffer() {
+    keeps(|inner| Buffer::new(inner, 1));
+    keeps(|inner| Buffer::new(inner, 3));
+    keeps(|inner| BufferLayer::new(3).with_in_flight_limit(2).layer(inner));
+    keeps(|inner| Buffer::rebuilding(move || inner.clone(), 2));
+    keeps(|inner| LoadShed::new(Buffer::new(inner, 2)));
+    keeps(|inner| ConcurrencyLimit::new(Buffer::new(inner, 2), 2));
+}
+
+#[test]
+fn hedge() {
+    /// Sends each request again, or none.
+    #[derive(Clone)]
+    struct Again(bool);
+
+    impl tower_hedge::Policy<Request> for Again {
+        fn clone_request(&self, request: &Request) -> Option<Request> {
+            Some(*request)
+        }
+
+        fn can_retry(&self, _: &Request) -> bool {
+            self.0
+        }
+    }
+
+    for again in [true, false] {
+        keeps(|inner| Hedge::new::<Request>(inner, Again(again), 10, 0.9, SECOND));
+        keeps(|inner| {
+            let latencies = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+            let policy = Again(again);
+            Hedge::new_with_mock_latencies::<Request>(inner, policy, 10, 0.9, SECOND, &latencies)
+        });
+    }
+}
+
+#[test]
+fn spawn_ready() {
+    unclonable(SpawnReady::new).assert();
 }
 
 #[test]
