@@ -34,7 +34,7 @@ pin_project! {
         S: Stream,
     {
         #[pin]
-        inner: Calls<Svc, S, S::Item, FuturesOrdered<Svc::Future>>,
+        inner: Calls<Svc, S, FuturesOrdered<Svc::Future>>,
     }
 }
 
@@ -55,19 +55,19 @@ pin_project! {
         S: Stream,
     {
         #[pin]
-        inner: Calls<Svc, S, S::Item, FuturesUnordered<Svc::Future>>,
+        inner: Calls<Svc, S, FuturesUnordered<Svc::Future>>,
     }
 }
 
 pin_project! {
     /// What the two have in common; `Q` decides the order of the responses.
-    struct Calls<Svc, S, Req, Q> {
+    struct Calls<Svc, S: Stream, Q> {
         // Until it is taken.
         service: Option<Svc>,
         #[pin]
         requests: S,
         // Taken from `requests`, and waiting for the service to be ready.
-        waiting: Option<Req>,
+        waiting: Option<S::Item>,
         responses: Q,
         // No more requests will be sent.
         ended: bool,
@@ -222,7 +222,7 @@ where
     }
 }
 
-impl<Svc, S, Req, Q> Calls<Svc, S, Req, Q> {
+impl<Svc, S: Stream, Q> Calls<Svc, S, Q> {
     fn new(service: Svc, requests: S, responses: Q) -> Self {
         Self {
             service: Some(service),
@@ -234,7 +234,7 @@ impl<Svc, S, Req, Q> Calls<Svc, S, Req, Q> {
     }
 }
 
-impl<Svc, S, Q> Calls<Svc, S, S::Item, Q>
+impl<Svc, S, Q> Calls<Svc, S, Q>
 where
     Svc: Service<S::Item>,
     S: Stream,
@@ -286,10 +286,10 @@ where
     }
 }
 
-impl<Svc, S, Req, Q> fmt::Debug for Calls<Svc, S, Req, Q>
+impl<Svc, S, Q> fmt::Debug for Calls<Svc, S, Q>
 where
     Svc: fmt::Debug,
-    S: fmt::Debug,
+    S: Stream + fmt::Debug,
     Q: fmt::Debug,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
