@@ -34,6 +34,7 @@
 
 mod boxed;
 mod call_all;
+mod check;
 mod either;
 mod future_service;
 mod map;
@@ -52,6 +53,7 @@ pub use self::boxed::{
     BoxService, UnsyncBoxCloneService, UnsyncBoxService,
 };
 pub use self::call_all::{CallAll, CallAllUnordered};
+pub use self::check::check_service;
 pub use self::either::{
     Either, EitherResponseFuture, OptionLayer, OptionService, option_layer, option_layer_into,
 };
