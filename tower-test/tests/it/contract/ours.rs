@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tower_load::peak_ewma::PeakEwma;
 use tower_load::pending_requests::PendingRequests;
 use tower_load::{CompleteOnResponse, Constant};
 use tower_load_shed::LoadShed;
+use tower_reconnect::Reconnect;
 use tower_retry::Retry;
 use tower_retry::standard::{StandardPolicy, Verdict};
 use tower_service::Service;
@@ -27,7 +28,7 @@ use tower_test::contract::{self, Checker, Inner, Report, Request, Response};
 use tower_timeout::Timeout;
 use tower_util::optional::Optional;
 use tower_util::{
-    BoxCloneService, BoxCloneSyncService, BoxService, Either, FutureService, ServiceExt,
+    BoxCloneService, BoxCloneSyncService, BoxService, Either, FutureService, ServiceExt, ServiceFn,
     UnsyncBoxCloneService, UnsyncBoxService, option_layer, option_layer_into, service_fn,
 };
 
@@ -191,6 +192,25 @@ fn hedge() {
 #[test]
 fn spawn_ready() {
     unclonable(SpawnReady::new).assert();
+}
+
+#[test]
+fn reconnect() {
+    type Connect = ServiceFn<Box<dyn Fn(()) -> Ready<Result<Inner, BoxError>>>>;
+
+    fn connect(inner: Inner) -> Connect {
+        service_fn(Box::new(move |()| ready(Ok(inner.clone()))))
+    }
+
+    // It connects again when a connection has failed.
+    Checker::new()
+        .masks_errors()
+        .check_unclonable(|inner| Reconnect::new(connect(inner), ()))
+        .assert();
+    Checker::new()
+        .masks_errors()
+        .check_unclonable(|inner| Reconnect::with_connection(inner.clone(), connect(inner), ()))
+        .assert();
 }
 
 #[test]
