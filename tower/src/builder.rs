@@ -105,14 +105,41 @@ impl<L> ServiceBuilder<L> {
     /// Wraps in `layer` where there is one, and leaves the service as it is where there is none.
     ///
     /// Both arms have the same error type, so `layer` must keep the service's. Where it doesn't (a timeout
-    /// makes it [`BoxError`](crate::BoxError)), use [`option_layer`](crate::util::option_layer)'s twin in
-    /// [`util`](crate::util), or convert the error first: `.map_err(BoxError::from)` *below* this layer.
+    /// makes it [`BoxError`](crate::BoxError)), use [`option_layer_into`](Self::option_layer_into).
     #[cfg(feature = "util")]
     pub fn option_layer<T>(
         self,
         layer: Option<T>,
     ) -> ServiceBuilder<Stack<Either<T, Identity>, L>> {
         self.layer(crate::util::option_layer(layer))
+    }
+
+    /// Wraps in `layer` where there is one, and converts the service's error to the layer's where there is none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "timeout")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use tower::timeout::TimeoutLayer;
+    /// use tower::{ServiceBuilder, ServiceExt};
+    ///
+    /// for limit in [None, Some(Duration::from_secs(1))] {
+    ///     // The timeout's error is a `BoxError`, so the service's is made one in either case.
+    ///     let service = ServiceBuilder::new()
+    ///         .option_layer_into(limit.map(TimeoutLayer::new))
+    ///         .service_fn(async |n: u8| Ok::<_, io::Error>(n));
+    ///     assert_eq!(service.oneshot(1).await.unwrap(), 1);
+    /// }
+    /// # }
+    /// # #[cfg(not(feature = "timeout"))] fn main() {}
+    /// ```
+    #[cfg(feature = "util")]
+    pub fn option_layer_into<T>(
+        self,
+        layer: Option<T>,
+    ) -> ServiceBuilder<Stack<crate::util::OptionLayer<T>, L>> {
+        self.layer(crate::util::option_layer_into(layer))
     }
 
     /// Wraps in what `f` makes of the service: a layer without a type of its own.
@@ -346,7 +373,8 @@ impl<L> ServiceBuilder<L> {
     /// Checks at compile time that the stack around an `S` is a service of requests `T`, responses `U` and errors
     /// `E`. Does nothing at run time.
     ///
-    /// Put between two layers, it finds the one that breaks a bound. `_` stands for what doesn't matter.
+    /// Put between two layers, it finds the one that breaks a bound. [`util::check_service`](crate::util::check_service)
+    /// does the same for a finished service.
     ///
     /// ```
     /// # #[cfg(feature = "timeout")] {

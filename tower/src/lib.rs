@@ -216,7 +216,13 @@ pub mod ready_cache {
 #[cfg(feature = "reconnect")]
 pub mod reconnect {
     #[doc(inline)]
-    pub use tower_reconnect::*;
+    pub use tower_reconnect::{Reconnect, ResponseFuture};
+
+    /// How reconnecting fails.
+    pub mod error {
+        #[doc(inline)]
+        pub use tower_reconnect::NotReady;
+    }
 }
 
 /// Retries failed requests under a policy, a budget and a backoff.
@@ -248,7 +254,19 @@ pub mod retry {
 #[cfg(feature = "spawn-ready")]
 pub mod spawn_ready {
     #[doc(inline)]
-    pub use tower_spawn_ready::*;
+    pub use tower_spawn_ready::{SpawnReady, SpawnReadyLayer};
+
+    /// How driving readiness on a task fails.
+    pub mod error {
+        #[doc(inline)]
+        pub use tower_spawn_ready::{Aborted, NoRuntime, NotReady, Panicked};
+    }
+
+    /// The future of a response.
+    pub mod future {
+        #[doc(inline)]
+        pub use tower_spawn_ready::ResponseFuture;
+    }
 }
 
 /// Routes each request to one of several services.
@@ -289,8 +307,8 @@ pub mod util {
         FutureService, MapErr, MapErrLayer, MapFuture, MapFutureLayer, MapRequest, MapRequestLayer,
         MapResponse, MapResponseLayer, MapResult, MapResultLayer, Oneshot, OptionLayer,
         OptionService, Ready, ReadyOneshot, ServiceExt, ServiceFn, Then, ThenLayer,
-        UnsyncBoxCloneService, UnsyncBoxService, find_source, future_service, option_layer,
-        option_layer_into, service_fn,
+        UnsyncBoxCloneService, UnsyncBoxService, check_service, find_source, future_service,
+        option_layer, option_layer_into, service_fn,
     };
 
     /// How the services here fail.
