@@ -26,22 +26,22 @@
 
 use std::fmt;
 use std::future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_retry::budget::Budget;
 use tower_service::Service;
 
-use self::latency::{History, Latency};
+use self::latency::History;
+use self::race::{Clocks, Race, Spare};
 
 mod latency;
+mod race;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type SharedBudget = Arc<dyn Budget + Send + Sync>;
@@ -351,22 +351,8 @@ where
         if let Some(budget) = &self.budget {
             budget.deposit();
         }
-        let (second, spare) = match spare {
-            Some((due, spare)) => (Second::Due { due }, Some(spare)),
-            None => (Second::Never, None),
-        };
-        Race {
-            first: First::Running {
-                future: self.service.call(request),
-            },
-            second,
-            spare,
-            clocks: Clocks {
-                history: Arc::clone(&self.history),
-                first: Some(now),
-                second: None,
-            },
-        }
+        let clocks = Clocks::new(Arc::clone(&self.history), now);
+        Race::new(self.service.call(request), spare, clocks)
     }
 }
 
@@ -395,253 +381,5 @@ impl<S: fmt::Debug, P: fmt::Debug> fmt::Debug for Hedged<S, P> {
             .field("service", &self.service)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
-    }
-}
-
-pin_project! {
-    /// The race of two tries.
-    #[doc(hidden)]
-    #[derive(Debug)]
-    pub struct Race<S, P, Request>
-    where
-        S: Service<Request>,
-    {
-        #[pin]
-        first: First<S::Future>,
-        #[pin]
-        second: Second<S::Future>,
-        // What the second try takes, until it is sent.
-        spare: Option<Spare<S, P, Request>>,
-        clocks: Clocks,
-    }
-}
-
-pin_project! {
-    #[project = FirstProj]
-    #[derive(Debug)]
-    enum First<F> {
-        Running { #[pin] future: F },
-        // It failed when the second was sent, which may yet succeed.
-        Failed { error: Option<BoxError> },
-        // The race is over.
-        Done,
-    }
-}
-
-pin_project! {
-    #[project = SecondProj]
-    #[derive(Debug)]
-    enum Second<F> {
-        // None was possible, none is allowed, or it has failed.
-        Never,
-        // The timer is made when the first try is pending for the first time.
-        Due { due: Instant },
-        Delayed { #[pin] sleep: Sleep },
-        // It is time, and the clone isn't ready yet.
-        Readying,
-        Sent { #[pin] future: F },
-    }
-}
-
-struct Spare<S, P, Request> {
-    request: Request,
-    service: S,
-    policy: P,
-    budget: Option<SharedBudget>,
-}
-
-impl<S, P, Request> Spare<S, P, Request>
-where
-    P: Policy<Request>,
-{
-    /// Asks all who have a say, the budget last as its answer is spent.
-    fn may_be_sent(&self) -> bool {
-        self.policy.can_retry(&self.request) && self.budget.as_ref().is_none_or(|b| b.withdraw())
-    }
-}
-
-impl<S: fmt::Debug, P: fmt::Debug, Request: fmt::Debug> fmt::Debug for Spare<S, P, Request> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spare")
-            .field("request", &self.request)
-            .field("service", &self.service)
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S, P, Request> future::Future for Race<S, P, Request>
-where
-    S: Service<Request>,
-    S::Error: Into<BoxError>,
-    P: Policy<Request>,
-{
-    type Output = Result<S::Response, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.as_mut().project();
-        // The first try goes first, also into a tie.
-        if let FirstProj::Running { future } = this.first.as_mut().project() {
-            match future.poll(cx) {
-                Poll::Ready(Ok(response)) => {
-                    this.clocks.first_won();
-                    self.end();
-                    return Poll::Ready(Ok(response));
-                }
-                Poll::Ready(Err(error)) => {
-                    this.clocks.first_failed();
-                    let error = Some(error.into());
-                    this.first.set(First::Failed { error });
-                }
-                Poll::Pending => {}
-            }
-        }
-        match self.as_mut().poll_second(cx) {
-            Poll::Ready(Some(response)) => {
-                self.as_mut().project().clocks.second_won();
-                self.end();
-                Poll::Ready(Ok(response))
-            }
-            // The first try alone decides.
-            Poll::Ready(None) => match self.as_mut().project().first.project() {
-                FirstProj::Running { .. } => Poll::Pending,
-                FirstProj::Failed { error } => {
-                    let error = error.take();
-                    self.end();
-                    Poll::Ready(Err(error.expect("it is taken once")))
-                }
-                FirstProj::Done => panic!("polled after completion"),
-            },
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S, P, Request> Race<S, P, Request>
-where
-    S: Service<Request>,
-    P: Policy<Request>,
-{
-    /// Ends with the second try's response, or with `None` if there won't be one.
-    fn poll_second(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Response>> {
-        let mut this = self.project();
-        let first_runs = matches!(*this.first, First::Running { .. });
-        loop {
-            match this.second.as_mut().project() {
-                SecondProj::Never => return Poll::Ready(None),
-                SecondProj::Sent { future } => match ready!(future.poll(cx)) {
-                    Ok(response) => return Poll::Ready(Some(response)),
-                    // To `Never`.
-                    Err(_) => {
-                        this.clocks.second_failed();
-                        this.second.set(Second::Never);
-                    }
-                },
-                // A first try that has failed isn't rescued by one that hasn't been sent.
-                _ if !first_runs => this.second.set(Second::Never),
-                // To `Delayed`, or `Never` where there are no timers.
-                SecondProj::Due { due } => {
-                    let due = *due;
-                    this.second.set(match Handle::try_current() {
-                        Ok(_) => Second::Delayed {
-                            sleep: sleep_until(due),
-                        },
-                        Err(_) => Second::Never,
-                    });
-                }
-                // To `Readying`, or `Never` if someone objects.
-                SecondProj::Delayed { sleep } => {
-                    ready!(sleep.poll(cx));
-                    let sent = this.spare.as_ref().is_some_and(Spare::may_be_sent);
-                    this.second.set(if sent {
-                        Second::Readying
-                    } else {
-                        Second::Never
-                    });
-                }
-                // To `Sent`, or `Never` if the clone fails.
-                SecondProj::Readying => {
-                    let ready = match &mut *this.spare {
-                        Some(spare) => ready!(spare.service.poll_ready(cx)).is_ok(),
-                        None => false,
-                    };
-                    let spare = this.spare.take().filter(|_| ready);
-                    this.second.set(match spare {
-                        Some(mut spare) => {
-                            this.clocks.second_sent();
-                            Second::Sent {
-                                future: spare.service.call(spare.request),
-                            }
-                        }
-                        None => Second::Never,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Drops what is left of the tries, rather than leave them to whoever holds the future.
-    fn end(self: Pin<&mut Self>) {
-        let mut this = self.project();
-        this.first.set(First::Done);
-        this.second.set(Second::Never);
-        *this.spare = None;
-    }
-}
-
-/// When each try that is under way began. Tells the history how it ended: a try that isn't answered took
-/// at least as long as it lasted.
-#[derive(Debug)]
-struct Clocks {
-    history: SharedHistory,
-    first: Option<Instant>,
-    second: Option<Instant>,
-}
-
-impl Clocks {
-    fn second_sent(&mut self) {
-        self.second = Some(Instant::now());
-    }
-
-    fn first_won(&mut self) {
-        let (won, lost) = (self.first.take(), self.second.take());
-        self.record(won, lost);
-    }
-
-    fn second_won(&mut self) {
-        let (won, lost) = (self.second.take(), self.first.take());
-        self.record(won, lost);
-    }
-
-    fn first_failed(&mut self) {
-        let failed = self.first.take();
-        self.record(None, failed);
-    }
-
-    fn second_failed(&mut self) {
-        let failed = self.second.take();
-        self.record(None, failed);
-    }
-
-    fn record(&self, answered: Option<Instant>, cut: Option<Instant>) {
-        let now = Instant::now();
-        let took = |start| now.saturating_duration_since(start);
-        let mut history = lock(&self.history);
-        if let Some(start) = answered {
-            history.record(Latency::Exactly(took(start)), now);
-        }
-        if let Some(start) = cut {
-            history.record(Latency::AtLeast(took(start)), now);
-        }
-    }
-}
-
-impl Drop for Clocks {
-    fn drop(&mut self) {
-        for cut in [mem::take(&mut self.first), mem::take(&mut self.second)] {
-            if cut.is_some() {
-                self.record(None, cut);
-            }
-        }
     }
 }
