@@ -310,6 +310,27 @@ class World:
             types[path] = (f"{params}{where}", impls)
         return types
 
+    # What a listing does not say
+
+    def facts(self):
+        """Lines that say which type parameters have a default, and which items of traits have a body."""
+        lines = []
+        for kind, path, crate, item in self.found:
+            inner = item["inner"][kind] if item and kind in item["inner"] else {}
+            if kind in ("struct", "enum", "trait", "type_alias"):
+                lines += [f"default {path} {text}" for text in self.defaults(crate, inner["generics"])]
+            if kind == "trait":
+                members = filter(None, map(crate.item, inner["items"]))
+                lines += [f"provided {path}::{m['name']}" for m in members if not self.is_required(m)]
+        return lines
+
+    def defaults(self, crate, generics):
+        for param in generics["params"]:
+            default = param["kind"].get("type", {}).get("default")
+            if default is not None:
+                # The name will do: where a type of std is defined changes with the compiler.
+                yield f"{param['name']} = {self.type(crate, default).split('::')[-1]}"
+
     def impl_header(self, crate, impl):
         params, where = self.generics(crate, impl["generics"])
         return f"impl{params} {self.trait(crate, impl['trait'])} for {self.type(crate, impl['for'])}{where}"
