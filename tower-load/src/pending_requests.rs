@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_discover::{Change, Discover};
 use tower_service::Service;
 
-use crate::{Load, TrackCompletion, TrackCompletionFuture};
+use crate::{CompleteOnResponse, Load, TrackCompletion, TrackCompletionFuture};
 
 /// A service whose load is the number of its requests in flight.
 ///
@@ -45,7 +45,7 @@ use crate::{Load, TrackCompletion, TrackCompletionFuture};
 /// assert_eq!(service.load(), idle);
 /// ```
 #[derive(Debug)]
-pub struct PendingRequests<S, C> {
+pub struct PendingRequests<S, C = CompleteOnResponse> {
     inner: S,
     in_flight: Handle,
     completion: C,
@@ -67,7 +67,7 @@ pin_project! {
     /// # let _ = measured;
     /// ```
     #[derive(Debug)]
-    pub struct PendingRequestsDiscover<D, C> {
+    pub struct PendingRequestsDiscover<D, C = CompleteOnResponse> {
         #[pin]
         discover: D,
         completion: C,
