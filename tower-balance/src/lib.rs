@@ -34,13 +34,13 @@ use tokio::time::Instant;
 use tower_discover::{Change, Discover};
 use tower_layer::Layer;
 use tower_load::Load;
-use tower_ready_cache::{Failed, ReadyCache};
+use tower_ready_cache::{Failed, NotReady, ReadyCache};
 use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 
 use crate::error::NoEndpoint;
 use crate::patience::Patience;
-use crate::pick::{less_loaded, two_of};
+use crate::pick::{is_less_loaded, two_of};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -104,9 +104,6 @@ where
     /// Whether `discover` has ended. It isn't polled any more then: not every stream can bear it.
     discovered_all: bool,
     endpoints: ReadyCache<D::Key, D::Service, Req>,
-    /// The index of the ready endpoint that was picked for the next call. No endpoint has left the ready
-    /// ones since it was: whatever may remove one clears it before.
-    picked: Option<usize>,
     chance: Chance,
     patience: Patience,
     fail_fast: bool,
@@ -219,7 +216,6 @@ where
             discover,
             discovered_all: false,
             endpoints: ReadyCache::default(),
-            picked: None,
             chance,
             patience: Patience::endless(),
             fail_fast: false,
@@ -263,8 +259,8 @@ where
         match change {
             // The endpoint that it replaces stays until the new one is ready, and then passes its index on.
             Change::Insert(key, service) => self.endpoints.push(key, service),
+            // A pick of it ends with it.
             Change::Remove(key) => {
-                self.picked = None;
                 self.endpoints.evict(&key);
             }
         }
@@ -281,38 +277,52 @@ where
     /// Picks an endpoint, unless one is picked, and makes sure that it is ready.
     #[inline]
     fn poll_pick(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.endpoints.check_picked(cx) {
+            Ok(true) => return Poll::Ready(()),
+            Ok(false) => {}
+            Err(failed) => note_failed(failed),
+        }
         loop {
-            let Some(index) = self.picked.take().or_else(|| self.pick()) else {
-                return Poll::Pending;
-            };
-            match self.endpoints.check_ready_index(cx, index) {
-                Ok(true) => {
-                    self.picked = Some(index);
-                    return Poll::Ready(());
+            // One that isn't ready after all has left the ready ones, so that this ends.
+            let picked = match self.endpoints.ready_len() {
+                0 => return Poll::Pending,
+                1 => self.endpoints.pick(cx, 0),
+                len => {
+                    let two = two_of(len, self.chance.next_u64());
+                    self.endpoints.pick_of_two(cx, two, is_preferred)
                 }
+            };
+            match picked {
+                Ok(true) => return Poll::Ready(()),
                 Ok(false) => {}
                 Err(failed) => note_failed(failed),
             }
         }
     }
 
-    /// Picks the less loaded of two ready endpoints.
-    #[inline]
-    fn pick(&mut self) -> Option<usize> {
-        match self.endpoints.ready_len() {
-            0 => None,
-            1 => Some(0),
+    /// Calls an endpoint that no poll has picked. Those that are ready were polled and not called since,
+    /// but for the last that was called.
+    #[cold]
+    fn call_unpicked(&mut self, req: Req) -> ResponseState<<D::Service as Service<Req>>::Future> {
+        self.endpoints.end_turn();
+        let index = match self.endpoints.ready_len() {
+            0 | 1 => 0,
             len => {
                 let (first, second) = two_of(len, self.chance.next_u64());
-                let (_, a) = self.endpoints.get_ready_index(first)?;
-                let (_, b) = self.endpoints.get_ready_index(second)?;
-                Some(if a.depends_on_time() || b.depends_on_time() {
-                    let now = Instant::now();
-                    less_loaded((first, a.load_at(now)), (second, b.load_at(now)))
-                } else {
-                    less_loaded((first, a.load()), (second, b.load()))
-                })
+                let service = |index| {
+                    self.endpoints
+                        .get_ready_index(index)
+                        .map(|(_, service)| service)
+                };
+                match (service(first), service(second)) {
+                    (Some(a), Some(b)) if !is_preferred(a, b) => second,
+                    _ => first,
+                }
             }
+        };
+        match self.endpoints.try_call_ready_index(index, req) {
+            Ok(response) => ResponseState::Called { response },
+            Err(_) => ResponseState::Failed { reason: self.why() },
         }
     }
 
@@ -355,15 +365,22 @@ where
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
         self.patience.reset();
-        // Endpoints among the ready ones were polled and not called since, so that one may be called
-        // even if `poll_ready` picked none.
-        let state = match self.picked.take().or_else(|| self.pick()) {
-            Some(index) => ResponseState::Called {
-                response: self.endpoints.call_ready_index(index, req),
-            },
-            None => ResponseState::Failed { reason: self.why() },
+        let state = match self.endpoints.call_picked(req) {
+            Ok(response) => ResponseState::Called { response },
+            Err(NotReady(req)) => self.call_unpicked(req),
         };
         ResponseFuture { state }
+    }
+}
+
+/// Compares two endpoints. The clock is read once, and only where it matters.
+#[inline]
+fn is_preferred<S: Load>(first: &S, second: &S) -> bool {
+    if first.depends_on_time() || second.depends_on_time() {
+        let now = Instant::now();
+        is_less_loaded(&first.load_at(now), &second.load_at(now))
+    } else {
+        is_less_loaded(&first.load(), &second.load())
     }
 }
 
@@ -383,7 +400,6 @@ where
             .field("discover", &self.discover)
             .field("discovered_all", &self.discovered_all)
             .field("endpoints", &self.endpoints)
-            .field("picked", &self.picked)
             .field("patience", &self.patience)
             .field("fail_fast", &self.fail_fast)
             .finish_non_exhaustive()

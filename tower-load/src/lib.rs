@@ -30,6 +30,7 @@
 mod ewma;
 pub mod peak_ewma;
 pub mod pending_requests;
+mod snapshot;
 
 use std::future::Future;
 use std::pin::Pin;

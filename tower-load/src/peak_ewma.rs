@@ -3,7 +3,7 @@
 use std::fmt;
 #[cfg(feature = "discover")]
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use tower_discover::{Change, Discover};
 use tower_service::Service;
 
-use crate::ewma::Ewma;
-use crate::{Load, TrackCompletion, TrackCompletionFuture};
+use crate::ewma::{Estimate, Ewma, nanos};
+use crate::snapshot::Snapshot;
+use crate::{CompleteOnResponse, Load, TrackCompletion, TrackCompletionFuture};
 
 /// A service that estimates from its response times what a request to it would cost.
 ///
@@ -51,7 +52,7 @@ use crate::{Load, TrackCompletion, TrackCompletionFuture};
 /// assert!(near.load() < far.load());
 /// ```
 #[derive(Debug)]
-pub struct PeakEwma<S, C> {
+pub struct PeakEwma<S, C = CompleteOnResponse> {
     inner: S,
     shared: Arc<Shared>,
     completion: C,
@@ -82,7 +83,7 @@ pin_project! {
     /// # let _ = measured;
     /// ```
     #[derive(Debug)]
-    pub struct PeakEwmaDiscover<D, C> {
+    pub struct PeakEwmaDiscover<D, C = CompleteOnResponse> {
         #[pin]
         discover: D,
         default_rtt: Duration,
@@ -97,27 +98,63 @@ pin_project! {
 pub struct Cost(f64);
 
 /// Keeps a request in flight, and records what it took when dropped.
+// Two words, which move with the response future in registers.
 pub struct Handle {
-    sent_at: Instant,
+    /// In nanoseconds since the start of `shared`.
+    sent_at: f64,
     shared: Arc<Shared>,
 }
 
 /// What a service and its requests in flight share. The number of requests is that of the other owners.
 #[derive(Debug)]
 struct Shared {
-    ewma: Mutex<Ewma>,
+    start: Instant,
+    ewma: Ewma,
+    /// The bits of the fields of an [`Estimate`].
+    estimate: Snapshot,
 }
 
 impl Shared {
-    fn observe(&self, rtt: Duration, now: Instant) {
-        // Nothing panics under this lock.
-        let mut ewma = self.ewma.lock().unwrap_or_else(PoisonError::into_inner);
-        ewma.observe(rtt, now);
+    fn new(ewma: Ewma, default_rtt: Duration) -> Self {
+        let estimate = Estimate {
+            value: nanos(default_rtt),
+            updated_at: 0.0,
+        };
+        Self {
+            start: Instant::now(),
+            ewma,
+            estimate: Snapshot::new(to_words(estimate)),
+        }
     }
 
-    /// A copy, so that the projection is computed outside the lock.
-    fn ewma(&self) -> Ewma {
-        *self.ewma.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn observe(&self, rtt: f64, now: f64) {
+        self.estimate
+            .update(|old| to_words(self.ewma.observe(to_estimate(old), rtt, now)));
+    }
+
+    #[inline]
+    fn project(&self, now: Instant) -> f64 {
+        self.ewma
+            .project(to_estimate(self.estimate.read()), self.since_start(now))
+    }
+
+    #[inline]
+    fn since_start(&self, now: Instant) -> f64 {
+        nanos(now.saturating_duration_since(self.start))
+    }
+}
+
+#[inline]
+fn to_words(estimate: Estimate) -> (u64, u64) {
+    (estimate.value.to_bits(), estimate.updated_at.to_bits())
+}
+
+#[inline]
+fn to_estimate((value, updated_at): (u64, u64)) -> Estimate {
+    Estimate {
+        value: f64::from_bits(value),
+        updated_at: f64::from_bits(updated_at),
     }
 }
 
@@ -128,12 +165,9 @@ impl<S, C> PeakEwma<S, C> {
     /// - `decay_ns` is the time constant in nanoseconds: within it the weight of a peak falls to 37 %.
     /// - `completion` says when a request is complete.
     pub fn new(service: S, default_rtt: Duration, decay_ns: f64, completion: C) -> Self {
-        let ewma = Ewma::new(default_rtt, decay_ns, Instant::now());
         Self {
             inner: service,
-            shared: Arc::new(Shared {
-                ewma: Mutex::new(ewma),
-            }),
+            shared: Arc::new(Shared::new(Ewma::new(decay_ns), default_rtt)),
             completion,
         }
     }
@@ -142,13 +176,15 @@ impl<S, C> PeakEwma<S, C> {
 impl<S, C> Load for PeakEwma<S, C> {
     type Metric = Cost;
 
+    #[inline]
     fn load(&self) -> Cost {
         self.load_at(Instant::now())
     }
 
+    #[inline]
     fn load_at(&self, now: Instant) -> Cost {
         let in_flight = Arc::strong_count(&self.shared) - 1;
-        Cost(self.shared.ewma().at(now) * (in_flight + 1) as f64)
+        Cost(self.shared.project(now) * (in_flight + 1) as f64)
     }
 }
 
@@ -169,7 +205,7 @@ where
     #[inline]
     fn call(&mut self, req: Request) -> Self::Future {
         let handle = Handle {
-            sent_at: Instant::now(),
+            sent_at: self.shared.since_start(Instant::now()),
             shared: Arc::clone(&self.shared),
         };
         TrackCompletionFuture::new(self.completion.clone(), handle, self.inner.call(req))
@@ -177,10 +213,10 @@ where
 }
 
 impl Drop for Handle {
+    #[inline]
     fn drop(&mut self) {
-        let now = Instant::now();
-        self.shared
-            .observe(now.saturating_duration_since(self.sent_at), now);
+        let now = self.shared.since_start(Instant::now());
+        self.shared.observe(now - self.sent_at, now);
     }
 }
 
@@ -208,7 +244,7 @@ impl<D, C> PeakEwmaDiscover<D, C> {
         Self {
             discover,
             default_rtt,
-            decay_ns: decay.as_nanos() as f64,
+            decay_ns: nanos(decay),
             completion,
         }
     }

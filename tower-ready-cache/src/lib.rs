@@ -86,6 +86,7 @@ where
     /// The entries to poll: those that were pushed, called, or woken. Entries that are gone, or ready
     /// meanwhile, are skipped.
     to_poll: VecDeque<usize>,
+    turn: Turn,
     wakes: Wakes,
     _request: PhantomData<Req>,
 }
@@ -120,6 +121,17 @@ enum State {
     Ready(usize),
     /// In `to_poll`, or waiting for a wake.
     Pending,
+}
+
+/// The service that a balancer picked. It is called in its place among the ready ones: nearly always it
+/// is ready again when it is polled for the next pick, and then no list has changed.
+#[derive(Clone, Copy)]
+enum Turn {
+    Nobody,
+    /// It is ready, and meant for the next call.
+    Picked(usize),
+    /// It was called, and is among the ready ones on trust until the next poll.
+    Called(usize),
 }
 
 impl<K, S, Req> ReadyCache<K, S, Req>
@@ -235,6 +247,7 @@ where
     /// Takes an entry out, wherever it is.
     fn remove(&mut self, slot: usize) -> Entry<K, S> {
         let entry = self.entries.remove(slot);
+        self.turn.skip(slot);
         if let State::Ready(index) = entry.state {
             self.remove_from_ready(index);
         }
@@ -300,16 +313,16 @@ where
     /// # Errors
     ///
     /// A service that failed has left the cache. The others were perhaps not polled yet: poll again.
+    #[inline]
     pub fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed<K>>> {
-        self.wakes.drain_into(&mut self.to_poll);
-        while let Some(slot) = self.to_poll.pop_front() {
-            self.poll_slot(slot)?;
+        if let Turn::Called(slot) = self.turn {
+            self.turn = Turn::Nobody;
+            self.recheck(slot)?;
         }
         if self.pending_len() == 0 {
             return Poll::Ready(Ok(()));
         }
-        self.wakes.register(cx.waker());
-        Poll::Pending
+        self.poll_woken(cx)
     }
 
     /// Tells whether the service of this key is ready, after having polled it.
@@ -343,17 +356,9 @@ where
         cx: &mut Context<'_>,
         index: usize,
     ) -> Result<bool, Failed<K>> {
-        let Some(&slot) = self.ready.get(index) else {
-            return Ok(false);
-        };
-        match self.entries[slot].poll_ready() {
-            Poll::Ready(Ok(())) => Ok(true),
-            Poll::Ready(Err(error)) => Err(self.fail(slot, error.into())),
-            Poll::Pending => {
-                self.leave_ready(slot, index);
-                self.wakes.register(cx.waker());
-                Ok(false)
-            }
+        match self.ready.get(index) {
+            Some(&slot) => self.check_slot(cx, slot),
+            None => Ok(false),
         }
     }
 
@@ -379,7 +384,7 @@ where
             .ready
             .get(index)
             .expect("check_ready_index was not called");
-        self.call_slot(slot, index, req)
+        self.call_slot(slot, req)
     }
 
     /// Calls the ready service of this key, which then is pending.
@@ -411,7 +416,7 @@ where
         req: Req,
     ) -> Result<S::Future, NotReady<Req>> {
         match self.ready.get(index) {
-            Some(&slot) => Ok(self.call_slot(slot, index, req)),
+            Some(&slot) => Ok(self.call_slot(slot, req)),
             None => Err(NotReady(req)),
         }
     }
@@ -431,17 +436,62 @@ where
     }
 
     #[inline]
-    fn call_slot(&mut self, slot: usize, index: usize, req: Req) -> S::Future {
+    fn call_slot(&mut self, slot: usize, req: Req) -> S::Future {
         // Before the call, so that a service that panics is polled again before it is called again.
-        self.remove_from_ready(index);
-        let entry = &mut self.entries[slot];
-        entry.state = State::Pending;
+        self.make_pending(slot);
         self.to_poll.push_back(slot);
+        let entry = &mut self.entries[slot];
         let response = entry.service.call(req);
         if entry.twin.is_some() {
             self.remove(slot);
         }
         response
+    }
+
+    /// Polls a service that is ready.
+    ///
+    /// - ready → ready.
+    /// - ready → pending, if it isn't any more; or gone, if a newer one is pending.
+    /// - ready → gone, if it failed.
+    #[inline]
+    fn check_slot(&mut self, cx: &mut Context<'_>, slot: usize) -> Result<bool, Failed<K>> {
+        match self.entries[slot].poll_ready() {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => Err(self.fail(slot, error.into())),
+            Poll::Pending => {
+                self.leave_ready(slot);
+                self.wakes.register(cx.waker());
+                Ok(false)
+            }
+        }
+    }
+
+    /// Polls the service that was called when it was picked. The transitions are those of `check_slot`,
+    /// but that one with a newer one pending has had its last call.
+    #[inline]
+    fn recheck(&mut self, slot: usize) -> Result<(), Failed<K>> {
+        let entry = &mut self.entries[slot];
+        if entry.twin.is_none() {
+            match entry.poll_ready() {
+                Poll::Ready(Ok(())) => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(self.fail(slot, error.into())),
+                Poll::Pending => {}
+            }
+        }
+        self.leave_ready(slot);
+        Ok(())
+    }
+
+    fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed<K>>> {
+        self.wakes.drain_into(&mut self.to_poll);
+        while let Some(slot) = self.to_poll.pop_front() {
+            self.poll_slot(slot)?;
+        }
+        if self.pending_len() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.wakes.register(cx.waker());
+        Poll::Pending
     }
 
     /// Polls one service, if it is pending.
@@ -479,16 +529,26 @@ where
         }
         self.entries[newer].state = state;
         self.entries[newer].twin = None;
+        self.turn.skip(older);
         self.entries.remove(older);
     }
 
     /// Makes a ready service pending, or drops it where a newer one is.
-    fn leave_ready(&mut self, slot: usize, index: usize) {
-        self.remove_from_ready(index);
-        let entry = &mut self.entries[slot];
-        entry.state = State::Pending;
-        if entry.twin.is_some() {
+    #[cold]
+    fn leave_ready(&mut self, slot: usize) {
+        if self.entries[slot].twin.is_some() {
             self.remove(slot);
+        } else {
+            self.make_pending(slot);
+        }
+    }
+
+    #[inline]
+    fn make_pending(&mut self, slot: usize) {
+        self.turn.skip(slot);
+        let state = &mut self.entries[slot].state;
+        if let State::Ready(index) = std::mem::replace(state, State::Pending) {
+            self.remove_from_ready(index);
         }
     }
 
@@ -504,6 +564,85 @@ where
             self.to_poll.retain(|&slot| {
                 self.entries.contains(slot) && !std::mem::replace(&mut seen[slot], true)
             });
+        }
+    }
+}
+
+/// What `tower-balance` needs beyond the public interface, for speed: two thirds of what a call costs
+/// would else go into lists. It may change at any time.
+#[doc(hidden)]
+impl<K, S, Req> ReadyCache<K, S, Req>
+where
+    K: Clone + Eq + Hash,
+    S: Service<Req>,
+    <S as Service<Req>>::Error: Into<BoxError>,
+{
+    /// Tells whether a service is picked, and still ready.
+    #[inline]
+    pub fn check_picked(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed<K>> {
+        match self.turn {
+            Turn::Picked(slot) => self.check_slot(cx, slot),
+            Turn::Nobody | Turn::Called(_) => Ok(false),
+        }
+    }
+
+    /// Picks the ready service at this index, if it still is.
+    #[inline]
+    pub fn pick(&mut self, cx: &mut Context<'_>, index: usize) -> Result<bool, Failed<K>> {
+        let Some(&slot) = self.ready.get(index) else {
+            return Ok(false);
+        };
+        self.turn = Turn::Picked(slot);
+        self.check_slot(cx, slot)
+    }
+
+    /// Picks one of the ready services at these two indices, if it still is ready: the first, if it is
+    /// preferred.
+    #[inline]
+    pub fn pick_of_two(
+        &mut self,
+        cx: &mut Context<'_>,
+        (first, second): (usize, usize),
+        prefer_first: impl FnOnce(&S, &S) -> bool,
+    ) -> Result<bool, Failed<K>> {
+        let (Some(&first), Some(&second)) = (self.ready.get(first), self.ready.get(second)) else {
+            return Ok(false);
+        };
+        let (a, b) = (&self.entries[first].service, &self.entries[second].service);
+        let slot = if prefer_first(a, b) { first } else { second };
+        self.turn = Turn::Picked(slot);
+        self.check_slot(cx, slot)
+    }
+
+    /// Calls the service that was picked. Until `poll_pending`, which polls it first of all, it looks
+    /// ready without being so.
+    #[inline]
+    pub fn call_picked(&mut self, req: Req) -> Result<S::Future, NotReady<Req>> {
+        let Turn::Picked(slot) = self.turn else {
+            return Err(NotReady(req));
+        };
+        self.turn = Turn::Called(slot);
+        Ok(self.entries[slot].service.call(req))
+    }
+
+    /// Makes the service pending that was picked and called, so that all that look ready are.
+    #[cold]
+    pub fn end_turn(&mut self) {
+        if let Turn::Called(slot) = self.turn {
+            self.leave_ready(slot);
+            self.to_poll.push_back(slot);
+        }
+    }
+}
+
+impl Turn {
+    /// Takes the turn from a service that leaves the ready ones.
+    #[inline]
+    fn skip(&mut self, slot: usize) {
+        if let Self::Picked(whose) | Self::Called(whose) = *self {
+            if whose == slot {
+                *self = Self::Nobody;
+            }
         }
     }
 }
@@ -531,6 +670,7 @@ where
             slots: IndexMap::new(),
             ready: Vec::new(),
             to_poll: VecDeque::new(),
+            turn: Turn::Nobody,
             wakes: Wakes::new(),
             _request: PhantomData,
         }

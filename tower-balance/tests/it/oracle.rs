@@ -164,7 +164,7 @@ proptest! {
         let mut removed: Vec<(Arc<Control>, usize)> = Vec::new();
         let mut removals = removals.into_iter();
         loop {
-            for _ in 0..20 {
+            for nth in 0..20 {
                 prop_assert!(task.enter(|cx, _| balance.poll_ready(cx)).is_ready());
                 let total = |known: &[(usize, Arc<Control>)]| known.iter().map(|(_, c)| c.calls()).sum::<usize>();
                 let before = total(&known);
@@ -172,7 +172,9 @@ proptest! {
                 drop(balance.call(()));
                 prop_assert_eq!(total(&known), before + 1);
                 let (control, calls) = most_loaded.unwrap();
-                prop_assert!(known.len() == 1 || control.calls() == calls);
+                // The first call after a removal goes where it was picked to go before, when the removed
+                // one perhaps had more load.
+                prop_assert!(known.len() == 1 || nth == 0 || control.calls() == calls);
             }
             let Some(at) = removals.next() else { break };
             if known.len() == 1 {
