@@ -34,6 +34,7 @@ pub(super) type Outcome = Result<(), String>;
 pub(super) trait Subject {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Outcome>;
     fn call(&mut self) -> Pin<Box<dyn Future<Output = Outcome>>>;
+    fn is_clone(&self) -> bool;
     fn try_clone(&self) -> Option<Box<dyn Subject>>;
 }
 
@@ -114,6 +115,10 @@ where
         }))
     }
 
+    fn is_clone(&self) -> bool {
+        self.clone.is_some()
+    }
+
     fn try_clone(&self) -> Option<Box<dyn Subject>> {
         let clone = self.clone?;
         Some(Box::new(Self {
@@ -157,11 +162,14 @@ impl<'a> Stage<'a> {
 impl Handle {
     /// Another handle, if the service can be cloned.
     pub(super) fn try_clone(&self) -> Option<Self> {
+        if !self.subject.is_clone() {
+            return None;
+        }
         let number = self.clones.get() + 1;
+        self.clones.set(number);
         self.script
             .note(format!("clone {number} of {} is made", self.name));
         let subject = self.subject.try_clone()?;
-        self.clones.set(number);
         Some(Self {
             name: format!("clone {number}"),
             clones: Rc::clone(&self.clones),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tower_balance::Balance;
 use tower_buffer::{Buffer, BufferLayer};
+use tower_discover::ServiceList;
 use tower_filter::{AsyncFilter, Filter};
 use tower_hedge::Hedge;
 use tower_layer::Layer;
@@ -16,11 +18,12 @@ use tower_limit::concurrency::ConcurrencyLimit;
 use tower_limit::rate::{Rate, RateLimit, Window};
 use tower_load::peak_ewma::PeakEwma;
 use tower_load::pending_requests::PendingRequests;
-use tower_load::{CompleteOnResponse, Constant};
+use tower_load::{CompleteOnResponse, Constant, Load};
 use tower_load_shed::LoadShed;
 use tower_reconnect::Reconnect;
 use tower_retry::Retry;
 use tower_retry::standard::{StandardPolicy, Verdict};
+use tower_rng::SplitMix64;
 use tower_service::Service;
 use tower_spawn_ready::SpawnReady;
 use tower_steer::Steer;
@@ -144,6 +147,30 @@ fn filter() {
 #[test]
 fn steer() {
     keeps(|inner| Steer::new([inner.clone(), inner], |_: &Request, _: &[Inner]| 1));
+}
+
+#[test]
+fn balance() {
+    // An endpoint that fails is dropped, and the other one answers; when none is left, a balancer waits
+    // for the discovery of more unless it is told to fail.
+    fn over<L>(load: impl Fn(Inner) -> L)
+    where
+        L: Service<Request, Error = BoxError> + Load + 'static,
+        L::Metric: fmt::Debug,
+    {
+        Checker::new()
+            .masks_errors()
+            .check_unclonable(|inner| {
+                let endpoints = [load(inner.clone()), load(inner)];
+                let endpoints = ServiceList::new::<Request>(endpoints);
+                Balance::from_rng(endpoints, SplitMix64::new(7)).with_fail_fast()
+            })
+            .assert();
+    }
+
+    over(|inner| Constant::new(inner, 1));
+    over(|inner| PendingRequests::new(inner, CompleteOnResponse::default()));
+    over(|inner| PeakEwma::new(inner, SECOND, 1e9, CompleteOnResponse::default()));
 }
 
 #[test]
