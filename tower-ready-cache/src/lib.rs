@@ -503,10 +503,11 @@ where
         let Some(entry) = self.entries.get_mut(slot) else {
             return Ok(());
         };
+        // Ready or not: a service that was woken while ready must be queued by its next wake.
+        entry.handle.unqueue();
         if let State::Ready(_) = entry.state {
             return Ok(());
         }
-        entry.handle.unqueue();
         match entry.poll_ready() {
             Poll::Pending => {}
             Poll::Ready(Err(error)) => return Err(self.fail(slot, error.into())),

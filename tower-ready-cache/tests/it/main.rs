@@ -262,6 +262,26 @@ fn a_wake_for_a_service_that_was_evicted_is_harmless() {
 }
 
 #[test]
+fn a_wake_of_a_ready_service_does_not_swallow_a_later_one() {
+    let (mut task, mut cache) = (task(), Cache::default());
+    let (service, control) = scripted(Status::Ready);
+    cache.push("a", service);
+    // Another one is pending, so that the cache looks at the wakes.
+    cache.push("b", scripted(Status::Pending).0);
+    assert_pending!(poll(&mut task, &mut cache));
+    control.wake_for_nothing();
+    assert_pending!(poll(&mut task, &mut cache));
+
+    control.set(Status::Pending);
+    assert!(!task.enter(|cx, _| cache.check_ready(cx, &"a")).unwrap());
+    assert_pending!(poll(&mut task, &mut cache));
+    control.set(Status::Ready);
+    assert!(task.is_woken());
+    assert_pending!(poll(&mut task, &mut cache));
+    assert_eq!(keys(&cache), ["a"]);
+}
+
+#[test]
 fn a_service_that_wakes_itself_when_polled_leaves_the_others_their_turn() {
     struct Restless(u32);
     impl Service<()> for Restless {

@@ -15,6 +15,8 @@ enum Step {
     Evict(u8),
     /// Sets the status of one of the services that were ever pushed, dropped ones included.
     Set(prop::sample::Index, Status),
+    /// Wakes the last poll of one of them, for no reason.
+    Wake(prop::sample::Index),
     Poll,
     Check(usize),
     CheckKey(u8),
@@ -36,6 +38,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (key(), mostly_ready).prop_map(|(key, status)| Step::Push(key, status)),
         1 => key().prop_map(Step::Evict),
         4 => (any::<prop::sample::Index>(), status()).prop_map(|(at, status)| Step::Set(at, status)),
+        2 => any::<prop::sample::Index>().prop_map(Step::Wake),
         4 => Just(Step::Poll),
         1 => (0..6_usize).prop_map(Step::Check),
         1 => key().prop_map(Step::CheckKey),
@@ -161,7 +164,8 @@ fn run(steps: Vec<Step>) {
                     assert!(task.is_woken(), "a wake was lost");
                 }
             }
-            Step::Set(..) => {}
+            Step::Wake(at) if !all.is_empty() => at.get(&all).1.wake_for_nothing(),
+            Step::Set(..) | Step::Wake(_) => {}
             Step::Poll => {
                 let (mut failed, none_pending) = poll(&mut task, &mut cache);
                 let mut expected = oracle.fail();

@@ -17,6 +17,7 @@ pub(crate) struct Scripted(Arc<Control>);
 
 pub(crate) struct Control {
     state: Mutex<(Status, Option<Waker>)>,
+    last_waker: Mutex<Option<Waker>>,
     polls: AtomicUsize,
     calls: AtomicUsize,
     dropped: AtomicBool,
@@ -25,6 +26,7 @@ pub(crate) struct Control {
 pub(crate) fn scripted(status: Status) -> (Scripted, Arc<Control>) {
     let control = Arc::new(Control {
         state: Mutex::new((status, None)),
+        last_waker: Mutex::new(None),
         polls: AtomicUsize::new(0),
         calls: AtomicUsize::new(0),
         dropped: AtomicBool::new(false),
@@ -43,6 +45,14 @@ impl Control {
             state.1.take()
         };
         drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Wakes once more whoever polled last, for no reason.
+    pub(crate) fn wake_for_nothing(&self) {
+        let waker = self.last_waker.lock().unwrap().clone();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -72,6 +82,7 @@ impl Service<()> for Scripted {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.polls.fetch_add(1, Ordering::Relaxed);
+        *self.0.last_waker.lock().unwrap() = Some(cx.waker().clone());
         let mut state = self.0.state.lock().unwrap();
         match state.0 {
             Status::Ready => Poll::Ready(Ok(())),
