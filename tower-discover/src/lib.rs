@@ -163,7 +163,8 @@ where
     /// Makes a set of the services of a collection.
     ///
     /// `Request` only says for which requests they are services: `ServiceList::new::<Request>(services)`.
-    pub fn new<Request>(services: T) -> Self
+    #[allow(clippy::use_self, reason = "as `tower` 0.5 spells it")]
+    pub fn new<Request>(services: T) -> ServiceList<T>
     where
         U: Service<Request>,
     {

@@ -177,12 +177,12 @@ impl<S, C> Load for PeakEwma<S, C> {
     type Metric = Cost;
 
     #[inline]
-    fn load(&self) -> Cost {
+    fn load(&self) -> Self::Metric {
         self.load_at(Instant::now())
     }
 
     #[inline]
-    fn load_at(&self, now: Instant) -> Cost {
+    fn load_at(&self, now: Instant) -> Self::Metric {
         let in_flight = Arc::strong_count(&self.shared) - 1;
         Cost(self.shared.project(now) * (in_flight + 1) as f64)
     }
