@@ -150,8 +150,16 @@ struct Shared {
 /// How far one service has come with its next request.
 enum Place {
     None,
-    Waiting { id: Option<u64>, timer: Timer },
     Reserved,
+    /// Boxed, as it is rare, and the other two pass through every call.
+    Waiting(Box<Waiting>),
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Under which clones know of it.
+    id: Option<u64>,
+    timer: Timer,
 }
 
 impl Rate {
@@ -361,14 +369,15 @@ impl Limiter {
     fn try_reserve(&mut self) -> bool {
         match self.place {
             Place::Reserved => true,
-            Place::Waiting { .. } => false,
+            Place::Waiting(_) => false,
             Place::None => {
                 let is_reserved = match own(&mut self.state) {
                     State::Sole(schedule) => schedule.try_reserve(),
-                    State::Shared(shared) => lock(shared).schedule.try_reserve(),
+                    State::Shared(shared) => Shared::try_reserve(shared),
                 };
                 if is_reserved {
-                    self.place = Place::Reserved;
+                    // Not assigned: that would ask in every call whether there is something to drop.
+                    mem::forget(mem::replace(&mut self.place, Place::Reserved));
                 }
                 is_reserved
             }
@@ -380,26 +389,23 @@ impl Limiter {
     fn poll_reserve(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         if let Place::None = self.place {
-            self.place = Place::Waiting {
-                id: None,
-                timer: Timer::default(),
-            };
+            self.place = Place::Waiting(Box::default());
         }
-        let Place::Waiting { id, timer } = &mut self.place else {
+        let Place::Waiting(waiting) = &mut self.place else {
             return Poll::Ready(());
         };
         let reserved = match own(&mut self.state) {
             State::Sole(schedule) => schedule.reserve(now),
-            State::Shared(shared) => Shared::reserve(shared, now, id, cx.waker()),
+            State::Shared(shared) => Shared::reserve(shared, now, &mut waiting.id, cx.waker()),
         };
         match reserved {
             Ok(()) => {
                 self.place = Place::Reserved;
                 return Poll::Ready(());
             }
-            Err(Full::Reserved) => return Poll::Pending,
-            Err(Full::Until(then)) => match timer.poll(then, cx) {
-                Poll::Pending => return Poll::Pending,
+            Err(Full::Reserved) => {}
+            Err(Full::Until(then)) => match waiting.timer.poll(then, cx) {
+                Poll::Pending => {}
                 // The time has just come, or there is no runtime to wait for it in.
                 Poll::Ready(_) => cx.waker().wake_by_ref(),
             },
@@ -413,8 +419,8 @@ impl Limiter {
         let was_reserved = match mem::replace(&mut self.place, Place::None) {
             Place::Reserved => true,
             Place::None => false,
-            Place::Waiting { id, .. } => {
-                self.leave(id);
+            Place::Waiting(waiting) => {
+                self.leave(waiting);
                 false
             }
         };
@@ -424,10 +430,11 @@ impl Limiter {
         }
     }
 
-    /// Gives up waiting in the place `id`.
+    /// Gives up waiting.
     #[cold]
-    fn leave(&mut self, id: Option<u64>) {
-        if let (Some(id), State::Shared(shared)) = (id, own(&mut self.state)) {
+    #[inline(never)]
+    fn leave(&mut self, waiting: Box<Waiting>) {
+        if let (Some(id), State::Shared(shared)) = (waiting.id, own(&mut self.state)) {
             // In a statement of its own, so that the waker is dropped after the lock is let go.
             let _waker = lock(shared).waiting.remove(&id);
         }
@@ -460,7 +467,7 @@ impl Drop for Limiter {
     fn drop(&mut self) {
         match mem::replace(&mut self.place, Place::None) {
             Place::None => {}
-            Place::Waiting { id, .. } => self.leave(id),
+            Place::Waiting(waiting) => self.leave(waiting),
             Place::Reserved => {
                 // What only this service knows of goes with it.
                 if let State::Shared(shared) = own(&mut self.state) {
@@ -479,6 +486,12 @@ impl Shared {
             waiting: BTreeMap::new(),
             is_used_awaited: false,
         }
+    }
+
+    // Not inlined, nor is `start`: without them, the path of a service that has no clones is short.
+    #[inline(never)]
+    fn try_reserve(this: &Mutex<Self>) -> bool {
+        lock(this).schedule.try_reserve()
     }
 
     /// Reserves a start, or sees to it that `waker` is woken when another's reservation ends.
@@ -504,7 +517,7 @@ impl Shared {
         reserved
     }
 
-    #[inline]
+    #[inline(never)]
     fn start(this: &Mutex<Self>, now: Instant, was_reserved: bool) {
         let mut shared = lock(this);
         shared.schedule.start(now, was_reserved);
@@ -532,11 +545,13 @@ impl Shared {
     }
 }
 
+#[inline]
 fn own(state: &mut Mutex<State>) -> &mut State {
     state.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Only a waker's `clone` can panic under these locks, and leaves what they guard whole.
+#[inline]
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

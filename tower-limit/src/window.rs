@@ -11,25 +11,28 @@ use tokio::time::Instant;
 use crate::rate::{Rate, Window};
 
 /// Counts starts and reservations against a rate.
+///
+/// The two kinds of window differ in when a start stops to count, and share the rest: as one flat struct, for
+/// most calls are one comparison and one addition.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     rate: Rate,
+    /// Never more than the rate's number.
     reserved: u64,
-    starts: Starts,
+    /// The starts that count at the moment, as far as is known without a look at the clock.
+    ///
+    /// More than the rate's number, if there were calls without readiness. They are repaid.
+    used: u64,
+    counted: Counted,
 }
 
-/// The starts that count at the moment, as far as is known without a look at the clock.
+/// Until when starts count.
 #[derive(Debug)]
-enum Starts {
-    /// Windows of one period each begin with the first start after the end of the last.
-    Fixed {
-        /// `None` before the first start.
-        until: Option<Instant>,
-        /// More than the limit, if there were calls without readiness: the windows to come repay them.
-        used: u64,
-    },
-    /// When each of them was, the oldest first.
-    Sliding { log: VecDeque<Instant> },
+enum Counted {
+    /// To the end of the window, which has begun with the first of them. `None` before the first of all.
+    Until(Option<Instant>),
+    /// For one period each. These are their times, the oldest first.
+    ForOnePeriod(VecDeque<Instant>),
 }
 
 /// Why there is no reservation to be had.
@@ -43,19 +46,15 @@ pub(crate) enum Full {
 
 impl Schedule {
     pub(crate) const fn new(rate: Rate, window: Window) -> Self {
-        let starts = match window {
-            Window::Fixed => Starts::Fixed {
-                until: None,
-                used: 0,
-            },
-            Window::Sliding => Starts::Sliding {
-                log: VecDeque::new(),
-            },
+        let counted = match window {
+            Window::Fixed => Counted::Until(None),
+            Window::Sliding => Counted::ForOnePeriod(VecDeque::new()),
         };
         Self {
             rate,
             reserved: 0,
-            starts,
+            used: 0,
+            counted,
         }
     }
 
@@ -66,11 +65,7 @@ impl Schedule {
     /// Reserves a start if there is room whatever the time, so that the clock needn't be read.
     #[inline]
     pub(crate) fn try_reserve(&mut self) -> bool {
-        let used = match &self.starts {
-            Starts::Fixed { used, .. } => *used,
-            Starts::Sliding { log } => log.len() as u64,
-        };
-        let has_room = used.saturating_add(self.reserved) < self.rate.num();
+        let has_room = self.used < self.rate.num() - self.reserved;
         self.reserved += u64::from(has_room);
         has_room
     }
@@ -81,13 +76,15 @@ impl Schedule {
         if self.try_reserve() {
             return Ok(());
         }
-        Err(match &self.starts {
-            _ if self.reserved >= self.rate.num() => Full::Reserved,
-            // There was a start, or else there would be room.
-            Starts::Fixed { until, .. } => until.map_or(Full::Reserved, Full::Until),
-            Starts::Sliding { log } => {
-                // So many of the oldest have to be out of the window.
-                let excess = log.len() as u64 + self.reserved - self.rate.num();
+        if self.reserved >= self.rate.num() {
+            return Err(Full::Reserved);
+        }
+        // There was a start, or else there would be room.
+        Err(match &self.counted {
+            Counted::Until(until) => until.map_or(Full::Reserved, Full::Until),
+            Counted::ForOnePeriod(log) => {
+                // So many of the oldest have to stop to count, and one more.
+                let excess = self.used - (self.rate.num() - self.reserved);
                 Full::Until(after(log[excess as usize], self.rate.per()))
             }
         })
@@ -102,27 +99,25 @@ impl Schedule {
     #[inline]
     pub(crate) fn start(&mut self, now: Instant, was_reserved: bool) {
         self.reserved -= u64::from(was_reserved);
-        match &mut self.starts {
-            Starts::Fixed {
-                until: Some(until),
-                used,
-            } if now < *until => *used += 1,
+        match self.counted {
+            Counted::Until(Some(until)) if now < until => self.used += 1,
             _ => self.start_anew(now),
         }
     }
 
     /// Counts a start that isn't simply one more in a window that goes on.
+    #[inline(never)]
     fn start_anew(&mut self, now: Instant) {
         self.settle(now);
-        match &mut self.starts {
-            Starts::Fixed { until, used } => {
+        self.used += 1;
+        match &mut self.counted {
+            Counted::Until(until) => {
                 if until.is_none_or(|until| now >= until) {
                     *until = Some(after(now, self.rate.per()));
                 }
-                *used += 1;
             }
             // The clocks of two callers may have been read in another order than they come here.
-            Starts::Sliding { log } => {
+            Counted::ForOnePeriod(log) => {
                 let start = log.back().map_or(now, |&last| last.max(now));
                 log.push_back(start);
             }
@@ -132,32 +127,33 @@ impl Schedule {
     /// Forgets the starts that don't count any more.
     fn settle(&mut self, now: Instant) {
         let (num, per) = (self.rate.num(), self.rate.per());
-        match &mut self.starts {
-            Starts::Fixed { until, used } => {
+        match &mut self.counted {
+            Counted::Until(until) => {
                 let Some(end) = *until else { return };
                 if now < end {
                     return;
                 }
                 // Each period that has gone by since repays as many as it would have let start.
-                let debt = used.saturating_sub(num);
-                *used = 0;
+                let debt = self.used.saturating_sub(num);
+                self.used = 0;
                 if debt > 0 {
                     let idle = now.duration_since(end).as_nanos() / per.as_nanos();
                     let repaid = idle.saturating_mul(u128::from(num));
-                    *used = u128::from(debt).saturating_sub(repaid) as u64;
-                    if *used > 0 {
+                    self.used = u128::from(debt).saturating_sub(repaid) as u64;
+                    if self.used > 0 {
                         // The present period repays the rest, whether it sees a start or not.
                         *until = Some(after_periods(end, per, idle + 1));
                     }
                 }
             }
-            Starts::Sliding { log } => {
+            Counted::ForOnePeriod(log) => {
                 while log
                     .front()
                     .is_some_and(|&start| now.duration_since(start) >= per)
                 {
                     log.pop_front();
                 }
+                self.used = log.len() as u64;
             }
         }
     }

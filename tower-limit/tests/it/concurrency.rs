@@ -417,6 +417,6 @@ fn the_auto_traits_are_those_of_the_inner_service() {
     auto(&service.call(()));
     assert_eq!(
         format!("{service:?}", service = ConcurrencyLimit::new(7, 3)),
-        "ConcurrencyLimit { inner: 7, pool: Permits { available: 3, .. }, place: None, .. }"
+        "ConcurrencyLimit { inner: 7, pool: Permits { available: 3, .. }, claim: None, .. }"
     );
 }
