@@ -433,6 +433,10 @@ impl Limiter {
     /// Gives up waiting.
     #[cold]
     #[inline(never)]
+    #[allow(
+        clippy::boxed_local,
+        reason = "unboxed here, so that the callers don't do it inline"
+    )]
     fn leave(&mut self, waiting: Box<Waiting>) {
         if let (Some(id), State::Shared(shared)) = (waiting.id, own(&mut self.state)) {
             // In a statement of its own, so that the waker is dropped after the lock is let go.

@@ -23,7 +23,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -163,7 +162,8 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let state = if mem::take(&mut self.is_ready) {
+        let state = if self.is_ready {
+            self.is_ready = false;
             let future = self.inner.call(req);
             State::Called { future }
         } else {
