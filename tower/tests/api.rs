@@ -145,7 +145,7 @@ impl<T: Clone> hedge::Policy<T> for Always {
     }
 }
 
-type Fut = Ready<Result<Res, BoxError>>;
+type Fut<T = Res> = Ready<Result<T, BoxError>>;
 type Closure = fn(Req) -> Req;
 type Endpoints = ServiceList<Vec<Svc>>;
 type Responses<S> = <S as Service<Req>>::Future;
@@ -167,7 +167,7 @@ assert_impl!({Send + Sync + Unpin}: AsService<'static, Svc, Req>, ReadyCache<u32
 // So are their futures, over a future that is.
 assert_impl!({Future + Send + Sync + Unpin}:
     Responses<AndThen<Svc, fn(Res) -> Fut>>,
-    Responses<AsyncFilter<Svc, fn(Req) -> Ready<Result<Req, BoxError>>>>,
+    Responses<AsyncFilter<Svc, fn(Req) -> Fut<Req>>>,
     Responses<ConcurrencyLimit<Svc>>, Responses<Either<Svc, Svc>>,
     Responses<Filter<Svc, fn(Req) -> Result<Req, BoxError>>>, Responses<LoadShed<Svc>>,
     Responses<MapErr<Svc, fn(BoxError) -> BoxError>>, Responses<MapResponse<Svc, fn(Res) -> Res>>,
@@ -283,29 +283,25 @@ assert_impl!({Future<Output = Result<Res, BoxError>>}:
     spawn_ready::future::ResponseFuture<Fut, BoxError>, reconnect::ResponseFuture<Fut, BoxError>,
     tower::util::future::optional::ResponseFuture<Fut>,
     tower::util::future::EitherResponseFuture<Fut, Fut>,
-    filter::future::AsyncResponseFuture<fn(Req) -> Ready<Result<Req, BoxError>>, Svc, Req>,
+    filter::future::AsyncResponseFuture<fn(Req) -> Fut<Req>, Svc, Req>,
     TrackCompletionFuture<Fut, CompleteOnResponse, Rc<()>>,
 );
 assert_impl!({Future<Output = Result<Balance<Endpoints, Req>, Infallible>>}:
     p2c::MakeFuture<Ready<Result<Endpoints, Infallible>>, Req>,
 );
 
-/// Traits that users hold as `dyn`.
-#[allow(dead_code, reason = "it is enough that it compiles")]
-fn traits_are_object_safe(
-    _: Box<dyn Service<Req, Response = Res, Error = BoxError, Future = Fut>>,
-    _: Box<dyn Layer<Svc, Service = Svc>>,
-    _: Box<dyn Policy<Req, Res, BoxError, Future = Ready<()>> + Send>,
-    _: Box<dyn hedge::Policy<Req>>,
-    _: Box<dyn Predicate<Req, Request = Req>>,
-    _: Box<dyn AsyncPredicate<Req, Request = Req, Future = Ready<Result<Req, BoxError>>>>,
-    _: Box<dyn Load<Metric = u32>>,
-    _: Box<dyn Budget + Send + Sync>,
-    _: Box<dyn Backoff<Future = Pending<()>>>,
-    _: Box<dyn Rng>,
-    _: Box<dyn Picker<Svc, Req>>,
-) {
-}
+// Traits that users hold as `dyn`: an object's type implements its trait.
+assert_impl!({Service<Req>}: dyn Service<Req, Response = Res, Error = BoxError, Future = Fut>);
+assert_impl!(Layer<Svc>: dyn Layer<Svc, Service = Svc>);
+assert_impl!({Policy<Req, Res, BoxError>}: dyn Policy<Req, Res, BoxError, Future = Ready<()>> + Send);
+assert_impl!(hedge::Policy<Req>: dyn hedge::Policy<Req>);
+assert_impl!(Predicate<Req>: dyn Predicate<Req, Request = Req>);
+assert_impl!(AsyncPredicate<Req>: dyn AsyncPredicate<Req, Request = Req, Future = Fut<Req>>);
+assert_impl!(Load: dyn Load<Metric = u32>);
+assert_impl!(Budget: dyn Budget + Send + Sync);
+assert_impl!(Backoff: dyn Backoff<Future = Pending<()>>);
+assert_impl!(Rng: dyn Rng);
+assert_impl!({Picker<Svc, Req>}: dyn Picker<Svc, Req>);
 
 /// A generic user's code needs no bound that upstream's did not ask for.
 #[allow(dead_code, reason = "it is enough that it compiles")]
@@ -422,23 +418,10 @@ const _: MapResult<Svc, ()> = MapResult::new(Svc, ());
 const _: MapResultLayer<()> = MapResultLayer::new(());
 const _: Then<Svc, ()> = Then::new(Svc, ());
 const _: ThenLayer<()> = ThenLayer::new(());
-const _: fn() = || {
-    // Their drop can't be evaluated in a constant, their constructor can.
-    const fn made() -> (
-        Optional<Svc>,
-        Oneshot<Svc, Req>,
-        ReadyOneshot<Svc, Req>,
-        Reconnect<Shared<Svc>, ()>,
-    ) {
-        (
-            Optional::new::<Req>(Some(Svc)),
-            Oneshot::new(Svc, 1),
-            ReadyOneshot::new(Svc),
-            Reconnect::new(Shared::new(Svc), ()),
-        )
-    }
-    let _ = made;
-};
+const _: Optional<Svc> = Optional::new::<Req>(Some(Svc));
+const _: Oneshot<Svc, Req> = Oneshot::new(Svc, 1);
+const _: ReadyOneshot<Svc, Req> = ReadyOneshot::new(Svc);
+const _: Reconnect<Shared<Svc>, ()> = Reconnect::new(Shared::new(Svc), ());
 
 /// Fails as it is told to.
 #[derive(Clone, Debug)]
