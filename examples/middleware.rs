@@ -3,6 +3,19 @@
 //! ```sh
 //! cargo run --example middleware
 //! ```
+//!
+//! Its test checks it against the contract of services, in one line:
+//!
+//! ```
+//! tower_test::contract::check(|inner| layer.layer(inner)).assert();
+//! ```
+//!
+//! ```sh
+//! cargo test --example middleware
+//! ```
+//!
+//! To see what a breach looks like, call a clone in `call` below, `self.inner.clone().call(req)`, and run the
+//! test again: it names the rule, shows what happened, and says how to mend it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -173,6 +186,17 @@ mod tests {
             abandoned,
         } = counters;
         [in_flight, succeeded, failed, abandoned].map(|n| n.load(Relaxed))
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        let layer = CountLayer {
+            counters: Arc::default(),
+        };
+        // A plain test: the checker has a runtime, and a paused clock, of its own.
+        tower_test::contract::check(|inner| layer.layer(inner)).assert();
+        // It has dropped all responses, and each was counted once.
+        assert_eq!(counts(&layer.counters)[0], 0);
     }
 
     #[tokio::test(start_paused = true)]
