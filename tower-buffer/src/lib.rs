@@ -29,8 +29,10 @@
 //! [`ServiceError`] that has the cause: what failed, or what [panicked](Panicked). With
 //! [`Buffer::rebuilding`] only the request at hand gets it; the others are served by a new service.
 
+mod caller;
 mod fifo;
 mod queue;
+mod slots;
 mod sync;
 
 use std::any::Any;
@@ -47,7 +49,8 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::queue::{Caller, Failure, Permit, Queue, Serve, Served, Submitted, Ticket};
+use crate::caller::{Caller, Permit, Submitted, Ticket};
+use crate::queue::{Failure, Queue, Serve, Served};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -271,7 +274,7 @@ impl<Request> BufferLayer<Request> {
         S: Service<Request>,
     {
         let queue = Queue::new(service, self.bound, self.in_flight);
-        let caller = Caller::new(&queue);
+        let caller = Caller::new(Arc::clone(&queue));
         let worker = Worker {
             queue,
             _service: PhantomData,

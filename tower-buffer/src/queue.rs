@@ -1,48 +1,34 @@
-//! The queue that all handles of a buffer share: who may enter it, who serves it, who waits.
+//! The queue that all handles of a buffer share: who is served where, and who learns of it.
 //!
 //! Three things are synchronised, each in the way that its users need:
 //!
-//! - `word` counts the slots that are taken, and has flags that say which slow path has to be taken. Reserving
-//!   a slot and freeing one is a single atomic operation each while nobody waits.
-//! - `slot` has the service. It is only ever *tried*: whoever finds it locked, queues. So it may stay
-//!   locked while the service's own code runs, and a service that calls its own buffer queues instead of
-//!   deadlocking.
-//! - `state` has the messages and the waiting callers. No foreign code runs under it: wakers are woken and
-//!   requests dropped after it is unlocked. It may be locked under `slot`, never the other way round.
+//! - `slots` bounds the queue, and has the flags that say which slow path has to be taken.
+//! - `host` has the service. It is only ever *tried*: whoever finds it locked, queues. So it may stay locked
+//!   while the service's own code runs, and a service that calls its own buffer queues instead of deadlocking.
+//! - `state` has the messages. No foreign code runs under it: wakers are woken and requests dropped after it is
+//!   unlocked. It may be locked under `host`, and `slots` under it, never the other way round.
 //!
 //! A caller that finds the queue empty and the service free calls it right there. All others queue, and are
 //! served by the worker: a caller never serves another one, whose request would then see its task locals,
 //! its tracing span and its delay.
 //!
-//! No wake is lost, because every change of `word` is a read-modify-write, and these have one order. Whoever
-//! makes the queue non-empty sets `QUEUED` and wakes the worker. If the worker then finds `slot` locked,
-//! the caller that holds it has yet to free its slot in `word`, and sees `QUEUED` when it does: it
-//! wakes the worker again. `WAITING` and `CLOSED` work in the same way.
+//! No wake is lost. Whoever makes the queue non-empty sets `QUEUED` and wakes the worker. If the worker then finds
+//! `host` locked, the caller that holds it has yet to free its host, sees `QUEUED` when it does, and wakes
+//! the worker again. A caller that polled the service in vain wakes the worker in any case, as the service
+//! may have woken it too early, when the message was not yet queued. `CLOSED` works like `QUEUED`: the last who
+//! holds the service drops it.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::task;
 use tracing::Span;
 
 use crate::fifo::{Fifo, Key};
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock, try_lock};
-use crate::{AtCapacity, BoxError, Closed, NoRuntime, ServiceError};
-
-/// There are messages, so that callers must queue behind them.
-const QUEUED: usize = 1;
-/// Callers wait for a slot, which nobody may snatch from them.
-const WAITING: usize = 1 << 1;
-/// The queue takes no more messages.
-const CLOSED: usize = 1 << 2;
-/// The worker hasn't been polled yet, so that nobody knows on which runtime the service belongs.
-const UNSTARTED: usize = 1 << 3;
-/// One slot. The count of those that are taken fills the rest of the word.
-const SLOT: usize = 1 << 4;
-
-/// The highest bound. It keeps the count from reaching the end of the word.
-const MAX_BOUND: usize = usize::MAX / SLOT / 2;
+use crate::slots::{CLOSED, QUEUED, Slots, UNSTARTED};
+use crate::sync::{Alarm, AtomicUsize, Mutex, MutexGuard, Ordering, lock, try_lock};
+use crate::{BoxError, Closed, NoRuntime, ServiceError};
 
 /// How many messages the worker serves before it lets other tasks run.
 const TURNS: usize = 1024;
@@ -87,26 +73,15 @@ impl From<Failure> for BoxError {
 }
 
 pub(crate) struct Queue<Req, F> {
-    front: Front<Req, F>,
-    bound: usize,
-    /// How many requests may be in flight, from the reservation to the end of the response.
-    limit: Option<usize>,
-    callers: AtomicUsize,
+    slots: Slots,
+    host: Mutex<Host<Req, F>>,
     state: Mutex<State<Req, F>>,
+    callers: AtomicUsize,
     alarm: Arc<Alarm>,
 }
 
-/// What a call touches that needn't wait, in one cache line.
-#[repr(align(64))]
-struct Front<Req, F> {
-    /// Flags, and the count of taken slots: those that are reserved, and those of the messages behind the
-    /// first one. (The first message is in the worker's hands, not in the queue.)
-    word: AtomicUsize,
-    slot: Mutex<Slot<Req, F>>,
-}
-
 /// Where the service is served.
-struct Slot<Req, F> {
+struct Host<Req, F> {
     /// Gone when the queue is closed.
     service: Option<Box<dyn Serve<Req, F>>>,
     /// The worker's runtime: what the service spawns belongs there, whoever calls it.
@@ -119,9 +94,6 @@ struct State<Req, F> {
     /// Why the queue is closed, if it is.
     failure: Option<Failure>,
     messages: Fifo<Message<Req, F>>,
-    waiters: Fifo<Waiter>,
-    /// Counted only if there is a limit.
-    in_flight: usize,
 }
 
 struct Message<Req, F> {
@@ -138,14 +110,6 @@ enum Stage<Req, F> {
     Abandoned,
     /// Out of the line.
     Answered(Result<F, Failure>),
-}
-
-enum Waiter {
-    Waiting(Waker),
-    /// Has a slot. Out of the line.
-    Granted,
-    /// Was woken because the queue is closed. Out of the line.
-    Dismissed,
 }
 
 type Answer<F> = (Key, Result<F, Failure>);
@@ -165,46 +129,6 @@ impl<Req, F> State<Req, F> {
     }
 }
 
-/// The worker's task, to be woken from anywhere.
-struct Alarm {
-    waker: Mutex<Option<Waker>>,
-}
-
-impl Alarm {
-    fn set(&self, waker: &Waker) {
-        let old = {
-            let mut current = lock(&self.waker);
-            if current.as_ref().is_some_and(|w| w.will_wake(waker)) {
-                return;
-            }
-            current.replace(waker.clone())
-        };
-        drop(old);
-    }
-
-    fn ring(&self) {
-        let waker = lock(&self.waker).take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn clear(&self) {
-        let waker = lock(&self.waker).take();
-        drop(waker);
-    }
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        self.ring();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
-    }
-}
-
 /// What closing leaves to be done outside of the lock.
 struct Wreck<Req> {
     wakers: Vec<Waker>,
@@ -217,209 +141,71 @@ impl<Req, F> Queue<Req, F> {
         bound: usize,
         limit: Option<usize>,
     ) -> Arc<Self> {
-        let alarm = Arc::new(Alarm {
-            waker: Mutex::new(None),
-        });
-        let slot = Slot {
+        let alarm = Arc::new(Alarm::new());
+        let host = Host {
             service: Some(service),
             runtime: None,
             waker: Waker::from(Arc::clone(&alarm)),
         };
         Arc::new(Self {
-            front: Front {
-                word: AtomicUsize::new(UNSTARTED),
-                slot: Mutex::new(slot),
-            },
-            bound: bound.clamp(1, MAX_BOUND),
-            limit: limit.map(|limit| limit.max(1)),
-            callers: AtomicUsize::new(0),
+            slots: Slots::new(bound, limit, UNSTARTED),
+            host: Mutex::new(host),
             state: Mutex::new(State {
                 failure: None,
                 messages: Fifo::new(),
-                waiters: Fifo::new(),
-                in_flight: 0,
             }),
+            callers: AtomicUsize::new(0),
             alarm,
         })
     }
 
-    // --- Reserving and freeing slots.
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
+    }
 
-    /// Takes a slot, if one is free and nobody waits for it.
     #[inline]
-    fn try_reserve(&self) -> bool {
-        if self.limit.is_some() {
-            return self.claim(&mut lock(&self.state), false);
-        }
-        let mut word = self.front.word.load(Ordering::Relaxed);
-        while word & (WAITING | CLOSED) == 0 && word / SLOT < self.bound {
-            let taken = self.front.word.compare_exchange_weak(
-                word,
-                word + SLOT,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            match taken {
-                Ok(_) => return true,
-                Err(now) => word = now,
-            }
-        }
-        false
+    pub(crate) fn is_closed(&self) -> bool {
+        self.slots.is_closed()
     }
 
-    /// Takes a slot, or gets in line for one.
+    /// Why the queue is closed.
     #[cold]
-    fn reserve_or_wait(&self, waker: &Waker) -> Result<Reservation, Failure> {
-        let waker = waker.clone();
-        let mut state = lock(&self.state);
-        if let Some(failure) = &state.failure {
-            return Err(failure.clone());
-        }
-        if self.claim(&mut state, true) {
-            return Ok(Reservation::Held);
-        }
-        Ok(Reservation::Waiting(
-            state.waiters.push_back(Waiter::Waiting(waker)),
-        ))
-    }
-
-    /// Takes a slot, if one is free and nobody waits for it; else says that somebody waits, if `wait`.
-    fn claim(&self, state: &mut State<Req, F>, wait: bool) -> bool {
-        let full = self.limit.is_some_and(|limit| state.in_flight >= limit);
-        let mut word = self.front.word.load(Ordering::Relaxed);
-        loop {
-            let free = !full && word & (WAITING | CLOSED) == 0 && word / SLOT < self.bound;
-            let next = match (free, wait) {
-                (true, _) => word + SLOT,
-                (false, true) => word | WAITING,
-                (false, false) => return false,
-            };
-            match self.front.word.compare_exchange_weak(
-                word,
-                next,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => {
-                    self.count_in_flight(state, free);
-                    return free;
-                }
-                Err(now) => word = now,
-            }
-        }
-    }
-
-    fn count_in_flight(&self, state: &mut State<Req, F>, one: bool) {
-        if one && self.limit.is_some() {
-            state.in_flight += 1;
-        }
-    }
-
-    /// Gives a free slot to the first caller in the line. Called once for each slot that was freed.
-    fn grant(&self, state: &mut State<Req, F>) -> Option<Waker> {
-        let word = self.front.word.load(Ordering::Acquire);
-        let full = self.limit.is_some_and(|limit| state.in_flight >= limit);
-        if word & WAITING == 0 || word / SLOT >= self.bound || full {
-            return None;
-        }
-        let mut waker = None;
-        if let Some(key) = state.waiters.front() {
-            // Under `WAITING` slots are taken under the lock only, so the one that we saw is still free.
-            self.front.word.fetch_add(SLOT, Ordering::AcqRel);
-            self.count_in_flight(state, true);
-            state.waiters.leave(key);
-            let waiter = state.waiters.get_mut(key);
-            if let Some(Waiter::Waiting(w)) = waiter.map(|w| std::mem::replace(w, Waiter::Granted))
-            {
-                waker = Some(w);
-            }
-        }
-        self.clear_waiting(state);
-        waker
-    }
-
-    fn clear_waiting(&self, state: &mut State<Req, F>) {
-        if state.waiters.len() == 0 {
-            self.front.word.fetch_and(!WAITING, Ordering::AcqRel);
-        }
-    }
-
-    /// Frees a slot, and gives the word as it was before.
-    #[inline]
-    fn free_slot(&self) -> usize {
-        let word = self.front.word.fetch_sub(SLOT, Ordering::AcqRel);
-        if word & WAITING != 0 {
-            self.grant_and_wake();
-        }
-        word
-    }
-
-    #[cold]
-    fn grant_and_wake(&self) {
-        let granted = self.grant(&mut lock(&self.state));
-        wake(granted);
-    }
-
-    /// Gives back what a caller reserved and didn't use.
-    fn free_reservation(&self) {
-        self.free_slot();
-        if self.limit.is_some() {
-            self.end_flight();
-        }
-    }
-
-    #[cold]
-    fn end_flight(&self) {
-        let mut state = lock(&self.state);
-        state.in_flight -= 1;
-        let granted = self.grant(&mut state);
-        drop(state);
-        wake(granted);
-    }
-
-    /// Says whether a waiting caller got a slot, or learns where to find it otherwise.
-    fn poll_waiter(&self, key: Key, waker: &Waker) -> Poll<()> {
-        let mut state = lock(&self.state);
-        let old = match state.waiters.get_mut(key) {
-            Some(Waiter::Waiting(current)) if current.will_wake(waker) => return Poll::Pending,
-            Some(Waiter::Waiting(current)) => std::mem::replace(current, waker.clone()),
-            _ => {
-                state.waiters.remove(key);
-                return Poll::Ready(());
-            }
-        };
-        drop(state);
-        drop(old);
-        Poll::Pending
-    }
-
-    /// Takes a caller out of the line. Says whether it had got a slot.
-    #[cold]
-    fn stop_waiting(&self, key: Key) -> bool {
-        let mut state = lock(&self.state);
-        let waiter = state.waiters.remove(key);
-        self.clear_waiting(&mut state);
-        drop(state);
-        matches!(waiter, Some(Waiter::Granted))
+    pub(crate) fn failure(&self) -> Failure {
+        lock(&self.state).failure.clone().unwrap_or(Failure::Closed)
     }
 
     // --- Callers.
 
+    /// Counts one caller more.
+    pub(crate) fn arrive(&self) {
+        self.callers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one caller less. After the last one the worker ends.
+    pub(crate) fn leave(&self) {
+        if self.callers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.alarm.ring();
+        }
+    }
+
     /// Serves `req` right here, unless others come first or the service is busy.
     #[inline]
-    fn serve_here(&self, req: Req, home: &mut Option<task::Id>) -> Result<Served<Req, F>, Req> {
-        let word = self.front.word.load(Ordering::Acquire);
-        if word & (QUEUED | CLOSED | UNSTARTED) != 0 {
+    pub(crate) fn serve_here(
+        &self,
+        req: Req,
+        home: &mut Option<task::Id>,
+    ) -> Result<Served<Req, F>, Req> {
+        if self.slots.flags() & (QUEUED | CLOSED | UNSTARTED) != 0 {
             return Err(req);
         }
-        let Some(mut slot) = self.wait_for_slot() else {
+        let Some(mut host) = self.wait_for_host() else {
             return Err(req);
         };
-        let Slot {
+        let Host {
             service: Some(service),
             runtime,
             waker,
-        } = &mut *slot
+        } = &mut *host
         else {
             return Err(req);
         };
@@ -430,17 +216,17 @@ impl<Req, F> Queue<Req, F> {
             service.serve(req, &mut Context::from_waker(waker))
         };
         if let Served::Broken(error) = served {
-            return Ok(Served::Broken(self.break_down(slot, error)));
+            return Ok(Served::Broken(self.break_down(host, error)));
         }
         Ok(served)
     }
 
     /// Takes the service. If another caller has it, that is over sooner than a trip through the worker.
     #[inline]
-    fn wait_for_slot(&self) -> Option<MutexGuard<'_, Slot<Req, F>>> {
+    fn wait_for_host(&self) -> Option<MutexGuard<'_, Host<Req, F>>> {
         for round in 0..ROUNDS {
-            if let Some(slot) = try_lock(&self.front.slot) {
-                return Some(slot);
+            if let Some(host) = try_lock(&self.host) {
+                return Some(host);
             }
             for _ in 0..1 << round {
                 std::hint::spin_loop();
@@ -451,17 +237,17 @@ impl<Req, F> Queue<Req, F> {
 
     /// Frees the slot of a caller that was served.
     #[inline]
-    fn after_serving(&self) {
-        let word = self.free_slot();
-        if word & (QUEUED | CLOSED) != 0 {
-            self.catch_up(word);
+    pub(crate) fn after_serving(&self) {
+        let flags = self.slots.free();
+        if flags & (QUEUED | CLOSED) != 0 {
+            self.catch_up(flags);
         }
     }
 
     /// Makes up for what others left undone because the service was busy.
     #[cold]
-    fn catch_up(&self, word: usize) {
-        if word & CLOSED != 0 {
+    fn catch_up(&self, flags: usize) {
+        if flags & CLOSED != 0 {
             self.drop_service();
         }
         self.alarm.ring();
@@ -469,14 +255,13 @@ impl<Req, F> Queue<Req, F> {
 
     /// Puts `req` in the line. Its slot goes with it.
     #[cold]
-    fn enqueue(&self, req: Req, polled: bool) -> Result<Key, Failure> {
+    pub(crate) fn enqueue(&self, req: Req, polled: bool) -> Result<Key, Failure> {
         let span = Span::current();
         let mut state = lock(&self.state);
         if let Some(failure) = state.failure.clone() {
             drop(state);
             drop((req, span));
-            let word = self.free_slot();
-            self.catch_up(word);
+            self.after_serving();
             return Err(failure);
         }
         let key = state.messages.push_back(Message {
@@ -486,9 +271,8 @@ impl<Req, F> Queue<Req, F> {
         let mut granted = None;
         let first = state.messages.len() == 1;
         if first {
-            self.front.word.fetch_or(QUEUED, Ordering::AcqRel);
-            self.front.word.fetch_sub(SLOT, Ordering::AcqRel);
-            granted = self.grant(&mut state);
+            self.slots.set(QUEUED);
+            granted = self.slots.free_without_waking();
         }
         drop(state);
         wake(granted);
@@ -500,7 +284,7 @@ impl<Req, F> Queue<Req, F> {
     }
 
     /// Gives the answer to a message, or learns where to find its caller.
-    fn poll_answer(&self, key: Key, waker: &Waker) -> Poll<Result<F, Failure>> {
+    pub(crate) fn poll_answer(&self, key: Key, waker: &Waker) -> Poll<Result<F, Failure>> {
         let mut state = lock(&self.state);
         let Some(message) = state.messages.get_mut(key) else {
             return Poll::Ready(Err(Failure::Closed));
@@ -522,9 +306,9 @@ impl<Req, F> Queue<Req, F> {
         }
     }
 
-    /// Takes back a message whose caller has left, and frees its slot.
+    /// Takes back a message whose caller has left, and frees its host.
     #[cold]
-    fn cancel(&self, key: Key) {
+    pub(crate) fn cancel(&self, key: Key) {
         let mut state = lock(&self.state);
         let mut granted = None;
         let mut message = None;
@@ -559,11 +343,10 @@ impl<Req, F> Queue<Req, F> {
     fn leave_line(&self, state: &mut State<Req, F>, key: Key) -> Option<Waker> {
         state.messages.leave(key);
         if state.messages.len() == 0 {
-            self.front.word.fetch_and(!QUEUED, Ordering::AcqRel);
+            self.slots.clear(QUEUED);
             return None;
         }
-        self.front.word.fetch_sub(SLOT, Ordering::AcqRel);
-        self.grant(state)
+        self.slots.free_without_waking()
     }
 
     // --- The worker.
@@ -571,29 +354,29 @@ impl<Req, F> Queue<Req, F> {
     /// Serves what is queued, until the service isn't ready. Ready when there will be no more.
     pub(crate) fn work(&self, cx: &Context<'_>) -> Poll<()> {
         self.alarm.set(cx.waker());
-        let Some(mut slot) = try_lock(&self.front.slot) else {
+        let Some(mut host) = try_lock(&self.host) else {
             // The caller that has it wakes this task when it is done.
             return self.poll_closed();
         };
-        self.start(&mut slot);
+        self.start(&mut host);
         let mut answer = None;
         for turn in 0.. {
             let Some((key, req, span)) = self.turn(answer.take()) else {
-                drop(slot);
+                drop(host);
                 return self.poll_finished();
             };
             if turn == TURNS {
                 self.put_back(key, req, span);
                 break;
             }
-            let Slot {
+            let Host {
                 service: Some(service),
                 waker,
                 ..
-            } = &mut *slot
+            } = &mut *host
             else {
                 self.put_back(key, req, span);
-                drop(slot);
+                drop(host);
                 return self.poll_closed();
             };
             let served = {
@@ -610,20 +393,20 @@ impl<Req, F> Queue<Req, F> {
                     None
                 }
                 Served::Broken(error) => {
-                    self.break_down(slot, error);
+                    self.break_down(host, error);
                     return Poll::Ready(());
                 }
             };
         }
-        drop(slot);
+        drop(host);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn start(&self, slot: &mut Slot<Req, F>) {
-        if self.front.word.load(Ordering::Relaxed) & UNSTARTED != 0 {
-            slot.runtime = Handle::try_current().ok();
-            self.front.word.fetch_and(!UNSTARTED, Ordering::AcqRel);
+    fn start(&self, host: &mut Host<Req, F>) {
+        if self.slots.flags() & UNSTARTED != 0 {
+            host.runtime = Handle::try_current().ok();
+            self.slots.clear(UNSTARTED);
         }
     }
 
@@ -678,8 +461,12 @@ impl<Req, F> Queue<Req, F> {
     }
 
     fn poll_finished(&self) -> Poll<()> {
-        if self.callers.load(Ordering::Acquire) > 0 {
-            return self.poll_closed();
+        {
+            // Under the lock: the last caller may queue a message and go, between two looks.
+            let state = lock(&self.state);
+            if state.messages.len() > 0 || self.callers.load(Ordering::Acquire) > 0 {
+                return self.poll_closed();
+            }
         }
         self.close(Failure::Closed);
         Poll::Ready(())
@@ -687,28 +474,18 @@ impl<Req, F> Queue<Req, F> {
 
     // --- The end.
 
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.front.word.load(Ordering::Acquire) & CLOSED != 0
-    }
-
-    #[cold]
-    fn failure(&self) -> Failure {
-        lock(&self.state).failure.clone().unwrap_or(Failure::Closed)
-    }
-
     /// Fails all callers because the service did.
     #[cold]
     fn break_down(
         &self,
-        mut slot: MutexGuard<'_, Slot<Req, F>>,
+        mut host: MutexGuard<'_, Host<Req, F>>,
         error: ServiceError,
     ) -> ServiceError {
-        let service = slot.service.take();
-        let runtime = slot.runtime.clone();
+        let service = host.service.take();
+        let runtime = host.runtime.clone();
         // Fail the queue before anybody can find the service missing.
         let wreck = self.condemn(Failure::Service(error.clone()));
-        drop(slot);
+        drop(host);
         let _runtime = runtime.as_ref().map(|runtime| runtime.enter());
         drop_quietly(service);
         self.clear_away(wreck);
@@ -753,17 +530,8 @@ impl<Req, F> Queue<Req, F> {
                 wreck.wakers.extend(message.waker.take());
             }
         }
-        while let Some(key) = state.waiters.front() {
-            state.waiters.leave(key);
-            let waiter = state.waiters.get_mut(key);
-            if let Some(Waiter::Waiting(waker)) =
-                waiter.map(|w| std::mem::replace(w, Waiter::Dismissed))
-            {
-                wreck.wakers.push(waker);
-            }
-        }
         state.failure = Some(failure);
-        self.front.word.fetch_or(CLOSED, Ordering::AcqRel);
+        wreck.wakers.extend(self.slots.close());
         wreck
     }
 
@@ -777,12 +545,12 @@ impl<Req, F> Queue<Req, F> {
 
     /// Drops the service of a closed queue. Where a caller has it, that caller does so.
     fn drop_service(&self) {
-        let Some(mut slot) = try_lock(&self.front.slot) else {
+        let Some(mut host) = try_lock(&self.host) else {
             return;
         };
-        let service = slot.service.take();
-        let runtime = slot.runtime.clone();
-        drop(slot);
+        let service = host.service.take();
+        let runtime = host.runtime.clone();
+        drop(host);
         let _runtime = runtime.as_ref().map(|runtime| runtime.enter());
         drop_quietly(service);
     }
@@ -817,218 +585,131 @@ pub(crate) fn drop_quietly<T>(service: T) {
     let _ = std::panic::catch_unwind(drop);
 }
 
-/// A handle of the queue: the core of a `Buffer`.
-pub(crate) struct Caller<Req, F> {
-    queue: Arc<Queue<Req, F>>,
-    reservation: Reservation,
-    /// A task that runs on the worker's runtime.
-    home: Option<task::Id>,
-}
+#[cfg(all(test, tower_loom))]
+mod tests {
+    use super::*;
+    use crate::caller::{Caller, Submitted};
+    use crate::sync::model;
+    use loom::future::block_on;
+    use loom::thread;
+    use std::future::poll_fn;
 
-enum Reservation {
-    None,
-    Waiting(Key),
-    Held,
-}
+    /// Isn't ready at first, then answers requests with themselves.
+    struct Slow {
+        ready: bool,
+        _alive: Arc<()>,
+    }
 
-/// What becomes of a call.
-pub(crate) enum Submitted<F> {
-    Called(F),
-    Queued(Ticket<F>),
-    Failed(BoxError),
-}
-
-impl<Req, F> Caller<Req, F> {
-    pub(crate) fn new(queue: &Arc<Queue<Req, F>>) -> Self {
-        queue.callers.fetch_add(1, Ordering::Relaxed);
-        Self {
-            queue: Arc::clone(queue),
-            reservation: Reservation::None,
-            home: None,
+    impl Serve<u32, u32> for Slow {
+        fn serve(&mut self, req: u32, cx: &mut Context<'_>) -> Served<u32, u32> {
+            if self.ready {
+                return Served::Called(req);
+            }
+            self.ready = true;
+            cx.waker().wake_by_ref();
+            Served::Pending(req)
         }
     }
 
-    pub(crate) fn queue(&self) -> &Arc<Queue<Req, F>> {
-        &self.queue
+    fn queue(bound: usize, ready: bool) -> (Arc<Queue<u32, u32>>, Caller<u32, u32>, Arc<()>) {
+        let alive = Arc::new(());
+        let service = Slow {
+            ready,
+            _alive: Arc::clone(&alive),
+        };
+        let queue = Queue::new(Box::new(service), bound, None);
+        let caller = Caller::new(Arc::clone(&queue));
+        (queue, caller, alive)
     }
 
-    /// Reserves a slot, or waits in line for one.
-    #[inline]
-    pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<(), Failure>> {
-        if self.queue.is_closed() {
-            return Poll::Ready(Err(self.queue.failure()));
-        }
-        match self.reservation {
-            Reservation::Held => {}
-            Reservation::None if self.queue.try_reserve() => self.reservation = Reservation::Held,
-            _ => return self.poll_wait(cx),
-        }
-        Poll::Ready(Ok(()))
+    fn run_worker(queue: &Arc<Queue<u32, u32>>) -> thread::JoinHandle<()> {
+        let queue = Arc::clone(queue);
+        thread::spawn(move || {
+            block_on(poll_fn(|cx| queue.work(cx)));
+            queue.close_for_good();
+        })
     }
 
-    #[cold]
-    fn poll_wait(&mut self, cx: &Context<'_>) -> Poll<Result<(), Failure>> {
-        self.reservation = match self.reservation {
-            Reservation::Waiting(key) => {
-                std::task::ready!(self.queue.poll_waiter(key, cx.waker()));
-                if self.queue.is_closed() {
-                    // The key is no longer ours.
-                    self.reservation = Reservation::None;
-                    return Poll::Ready(Err(self.queue.failure()));
+    fn submit(caller: &mut Caller<u32, u32>, req: u32) -> Result<Submitted<u32>, BoxError> {
+        block_on(poll_fn(|cx| caller.poll_ready(cx)))?;
+        Ok(caller.call(req).0)
+    }
+
+    fn answer(submitted: Submitted<u32>) -> Result<u32, BoxError> {
+        match submitted {
+            Submitted::Called(answer) => Ok(answer),
+            Submitted::Queued(mut ticket) => block_on(poll_fn(|cx| ticket.poll(cx))),
+            Submitted::Failed(error) => Err(error),
+        }
+    }
+
+    #[test]
+    fn loom_all_are_answered_and_the_worker_ends() {
+        model(1, || {
+            let (queue, mut caller, alive) = queue(1, false);
+            let worker = run_worker(&queue);
+            let mut other = caller.clone();
+            let thread = thread::spawn(move || {
+                let submitted = submit(&mut other, 1).unwrap();
+                assert_eq!(answer(submitted).unwrap(), 1);
+            });
+            let submitted = submit(&mut caller, 2).unwrap();
+            assert_eq!(answer(submitted).unwrap(), 2);
+            drop(caller);
+            thread.join().unwrap();
+            worker.join().unwrap();
+            assert_eq!(Arc::strong_count(&alive), 1, "the service is dropped");
+        });
+    }
+
+    #[test]
+    fn loom_the_last_caller_is_answered_though_it_goes() {
+        model(3, || {
+            let (queue, mut caller, alive) = queue(1, true);
+            let worker = run_worker(&queue);
+            let submitted = submit(&mut caller, 1).unwrap();
+            drop(caller);
+            assert_eq!(answer(submitted).unwrap(), 1);
+            worker.join().unwrap();
+            assert_eq!(Arc::strong_count(&alive), 1, "the service is dropped");
+        });
+    }
+
+    #[test]
+    fn loom_a_caller_that_leaves_holds_nobody_up() {
+        model(1, || {
+            let (queue, mut caller, alive) = queue(1, false);
+            let worker = run_worker(&queue);
+            let mut other = caller.clone();
+            let thread = thread::spawn(move || drop(submit(&mut other, 1).unwrap()));
+            let submitted = submit(&mut caller, 2).unwrap();
+            drop(caller);
+            assert_eq!(answer(submitted).unwrap(), 2);
+            thread.join().unwrap();
+            worker.join().unwrap();
+            assert_eq!(Arc::strong_count(&alive), 1, "the service is dropped");
+        });
+    }
+
+    #[test]
+    fn loom_closing_fails_those_that_wait_and_drops_the_service() {
+        model(4, || {
+            let (queue, mut caller, alive) = queue(1, true);
+            let noop = Context::from_waker(Waker::noop());
+            assert!(queue.work(&noop).is_pending());
+            let thread = thread::spawn(move || {
+                for req in 0..2 {
+                    match submit(&mut caller, req).and_then(answer) {
+                        Ok(answered) => assert_eq!(answered, req),
+                        Err(error) => assert!(error.is::<Closed>()),
+                    }
                 }
-                Reservation::Held
-            }
-            _ => match self.queue.reserve_or_wait(cx.waker()) {
-                Ok(reservation) => reservation,
-                Err(failure) => return Poll::Ready(Err(failure)),
-            },
-        };
-        match self.reservation {
-            Reservation::Held => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
-        }
-    }
-
-    /// Sees to it that a slot is held for one call. It takes a free one, if `poll_ready` didn't.
-    fn take_reservation(&mut self) -> bool {
-        match std::mem::replace(&mut self.reservation, Reservation::None) {
-            Reservation::Held => true,
-            Reservation::Waiting(key) => self.queue.stop_waiting(key) || self.queue.try_reserve(),
-            Reservation::None => self.queue.try_reserve(),
-        }
-    }
-}
-
-impl<Req, F> Caller<Req, F>
-where
-    Req: Send + 'static,
-    F: Send + 'static,
-{
-    /// Calls the service, or queues the request.
-    #[inline]
-    pub(crate) fn call(&mut self, req: Req) -> (Submitted<F>, Option<Permit<F>>) {
-        if !self.take_reservation() {
-            return (Submitted::Failed(self.turned_away()), None);
-        }
-        let permit = match self.queue.limit {
-            Some(_) => Some(Permit(Arc::clone(&self.queue) as _)),
-            None => None,
-        };
-        let submitted = match self.queue.serve_here(req, &mut self.home) {
-            Ok(Served::Called(future)) => {
-                self.queue.after_serving();
-                Submitted::Called(future)
-            }
-            Ok(Served::Pending(req)) => self.enqueue(req, true),
-            Err(req) => self.enqueue(req, false),
-            Ok(Served::Refused(error) | Served::Broken(error)) => {
-                self.queue.after_serving();
-                Submitted::Failed(error.into())
-            }
-        };
-        (submitted, permit)
-    }
-
-    #[cold]
-    fn enqueue(&self, req: Req, polled: bool) -> Submitted<F> {
-        match self.queue.enqueue(req, polled) {
-            Ok(key) => Submitted::Queued(Ticket {
-                queue: Arc::clone(&self.queue) as _,
-                key: Some(key),
-            }),
-            Err(failure) => Submitted::Failed(failure.into()),
-        }
-    }
-
-    #[cold]
-    fn turned_away(&self) -> BoxError {
-        if self.queue.is_closed() {
-            return self.queue.failure().into();
-        }
-        AtCapacity.into()
-    }
-}
-
-impl<Req, F> Clone for Caller<Req, F> {
-    fn clone(&self) -> Self {
-        let mut clone = Self::new(&self.queue);
-        clone.home = self.home;
-        clone
-    }
-}
-
-impl<Req, F> Drop for Caller<Req, F> {
-    fn drop(&mut self) {
-        let held = match self.reservation {
-            Reservation::None => false,
-            Reservation::Waiting(key) => self.queue.stop_waiting(key),
-            Reservation::Held => true,
-        };
-        if held {
-            self.queue.free_reservation();
-        }
-        if self.queue.callers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.queue.alarm.ring();
-        }
-    }
-}
-
-/// The queue as a response future sees it, which doesn't know the type of the request.
-pub(crate) trait Answers<F>: Send + Sync {
-    fn poll_answer(&self, key: Key, waker: &Waker) -> Poll<Result<F, Failure>>;
-    fn cancel(&self, key: Key);
-    fn end_flight(&self);
-}
-
-impl<Req, F> Answers<F> for Queue<Req, F>
-where
-    Req: Send,
-    F: Send,
-{
-    fn poll_answer(&self, key: Key, waker: &Waker) -> Poll<Result<F, Failure>> {
-        self.poll_answer(key, waker)
-    }
-
-    fn cancel(&self, key: Key) {
-        self.cancel(key);
-    }
-
-    fn end_flight(&self) {
-        self.end_flight();
-    }
-}
-
-/// A place in the queue. Dropping it takes the request back.
-pub(crate) struct Ticket<F> {
-    queue: Arc<dyn Answers<F>>,
-    /// None after the answer.
-    key: Option<Key>,
-}
-
-impl<F> Ticket<F> {
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<F, BoxError>> {
-        let Some(key) = self.key else {
-            return Poll::Ready(Err(Closed.into()));
-        };
-        let answer = std::task::ready!(self.queue.poll_answer(key, cx.waker()));
-        self.key = None;
-        Poll::Ready(answer.map_err(Into::into))
-    }
-}
-
-impl<F> Drop for Ticket<F> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.queue.cancel(key);
-        }
-    }
-}
-
-/// The right to be in flight, where that is limited.
-pub(crate) struct Permit<F>(Arc<dyn Answers<F>>);
-
-impl<F> Drop for Permit<F> {
-    fn drop(&mut self) {
-        self.0.end_flight();
+                caller
+            });
+            queue.close_for_good();
+            let caller = thread.join().unwrap();
+            assert_eq!(Arc::strong_count(&alive), 1, "the service is dropped");
+            drop(caller);
+        });
     }
 }
