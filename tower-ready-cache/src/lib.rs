@@ -485,7 +485,11 @@ where
     fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed<K>>> {
         self.wakes.drain_into(&mut self.to_poll);
         while let Some(slot) = self.to_poll.pop_front() {
-            self.poll_slot(slot)?;
+            // One that panics is polled again, after the others, rather than never.
+            self.to_poll.push_back(slot);
+            let polled = self.poll_slot(slot);
+            self.to_poll.pop_back();
+            polled?;
         }
         if self.pending_len() == 0 {
             return Poll::Ready(Ok(()));

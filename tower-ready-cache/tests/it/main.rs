@@ -315,6 +315,43 @@ fn a_service_that_wakes_itself_when_polled_leaves_the_others_their_turn() {
 }
 
 #[test]
+fn a_service_that_panics_is_polled_again_after_the_others() {
+    /// Panics at the first poll.
+    struct Touchy {
+        polls: usize,
+    }
+
+    impl Service<u8> for Touchy {
+        type Response = u8;
+        type Error = std::io::Error;
+        type Future = std::future::Ready<Result<u8, std::io::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            self.polls += 1;
+            assert!(self.polls > 1, "at the first poll");
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, req: u8) -> Self::Future {
+            std::future::ready(Ok(req))
+        }
+    }
+
+    let mut cache = ReadyCache::default();
+    cache.push("touchy", Touchy { polls: 0 });
+    cache.push("calm", Touchy { polls: 1 });
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+
+    let polled = std::panic::AssertUnwindSafe(|| cache.poll_pending(&mut cx).is_ready());
+    assert!(std::panic::catch_unwind(polled).is_err());
+    assert_eq!(cache.len(), 2);
+
+    assert!(cache.poll_pending(&mut cx).is_ready());
+    let ready: Vec<_> = cache.iter_ready().map(|(key, _)| *key).collect();
+    assert_eq!(ready, ["calm", "touchy"]);
+}
+
+#[test]
 fn calls_of_services_that_are_not_ready_give_the_request_back() {
     let mut cache = ReadyCache::<&str, tower_test::mock::Mock<u8, ()>, u8>::default();
     let not_ready = cache.try_call_ready(&"a", 7).unwrap_err();

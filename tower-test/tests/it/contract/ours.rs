@@ -174,6 +174,15 @@ fn balance() {
 }
 
 #[test]
+fn balance_over_one_endpoint() {
+    unclonable(|inner| {
+        let endpoints = ServiceList::new::<Request>([Constant::new(inner, 1)]);
+        Balance::new(endpoints).with_fail_fast()
+    })
+    .assert();
+}
+
+#[test]
 fn load() {
     unclonable(|inner| Constant::new(inner, 1)).assert();
     unclonable(|inner| PendingRequests::new(inner, CompleteOnResponse::default())).assert();
