@@ -171,6 +171,7 @@ async fn main() {
     }
     // A caller that gives up drops the response future.
     drop(app.ready().await.expect("always ready").call(5));
+    println!("5 ms: the caller gave up");
     println!("{counters:?}");
 }
 

@@ -28,11 +28,12 @@ pub async fn listen(default: SocketAddr) -> Result<TcpListener, String> {
     let addr = match std::env::args().nth(1) {
         Some(arg) => arg
             .parse()
-            .map_err(|e| format!("`{arg}` is not an address such as 127.0.0.1:3000: {e}"))?,
+            .map_err(|e| format!("`{arg}` is not an address such as {default}: {e}"))?,
         None => default,
     };
     TcpListener::bind(addr).await.map_err(|e| {
-        format!("cannot listen on {addr}: {e}\n(another address can be given as the argument: `-- 127.0.0.1:3001`)")
+        let other = SocketAddr::new(default.ip(), default.port().wrapping_add(1));
+        format!("cannot listen on {addr}: {e}\nadd another address to the command: `-- {other}`")
     })
 }
 
