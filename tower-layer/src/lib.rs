@@ -325,7 +325,9 @@ mod tests {
     #[test]
     fn a_stack_puts_its_second_layer_outside_and_prints_flat() {
         let stack = Stack::new(Stack::new(Identity::new(), Wrap('b')), Wrap('a'));
-        assert_eq!((&stack).layer("s".to_string()), "a(b(s))");
+        assert_eq!(stack.layer("s".to_string()), "a(b(s))");
+        let by_reference = &stack;
+        assert_eq!(Layer::layer(&by_reference, "s".to_string()), "a(b(s))");
         assert_eq!(format!("{stack:?}"), "Wrap('a'), Wrap('b'), Identity");
         let pair = Stack::new(Identity::new(), Wrap('a'));
         assert_eq!(
