@@ -172,15 +172,22 @@ fn row(case: &Case, rounds: usize) -> bool {
     }
     let [up_ns, our_ns] = samples.map(median);
     let counted = case.bounds.0.is_some();
-    let [up_ir, our_ir] = Side::BOTH.map(|side| counted.then(|| instructions(side, case)).flatten());
+    let [up_ir, our_ir] =
+        Side::BOTH.map(|side| counted.then(|| instructions(side, case)).flatten());
     let [up_alloc, our_alloc] = Side::BOTH.map(|side| allocations(side, case));
 
     let ns_ratio = our_ns / up_ns;
     let ir_ratio = up_ir.zip(our_ir).map(|(up, our)| our / up);
     let (ir_bound, ns_bound) = case.bounds;
     let met = ns_ratio <= ns_bound
-        && ir_ratio.zip(ir_bound).is_none_or(|(ratio, bound)| ratio <= bound);
-    let over = if case.bare.is_some() { ", over bare" } else { "" };
+        && ir_ratio
+            .zip(ir_bound)
+            .is_none_or(|(ratio, bound)| ratio <= bound);
+    let over = if case.bare.is_some() {
+        ", over bare"
+    } else {
+        ""
+    };
     let show = |x: Option<f64>| x.map_or("–".to_owned(), |x| format!("{x:.0}"));
     let ratio = |x: Option<f64>| x.map_or("–".to_owned(), |x| format!("{x:.2}"));
     println!(

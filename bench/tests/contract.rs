@@ -52,7 +52,10 @@ fn concurrency_limit_buffer_reconnect_and_rate_limit_panic_when_called_unready()
     assert_eq!(broken(|inner| Buffer::new(inner, 2)), unready);
     assert_eq!(broken_unclonable(reconnect), unready);
     let rate = Rate::new(1, SECOND);
-    assert_eq!(broken_unclonable(|inner| RateLimit::new(inner, rate)), unready);
+    assert_eq!(
+        broken_unclonable(|inner| RateLimit::new(inner, rate)),
+        unready
+    );
 }
 
 fn reconnect(inner: TheirInner) -> Reconnect<Connect, ()> {
@@ -64,9 +67,8 @@ type Connect = upstream::util::ServiceFn<Box<dyn Fn(()) -> Ready<Result<TheirInn
 
 #[test]
 fn steer_panics_when_called_unready_and_its_clones_copy_who_is_ready() {
-    let routes = |inner: TheirInner| {
-        Steer::new([inner.clone(), inner], |_: &Request, _: &[TheirInner]| 0)
-    };
+    let routes =
+        |inner: TheirInner| Steer::new([inner.clone(), inner], |_: &Request, _: &[TheirInner]| 0);
     let both = [Rule::CallWithoutReady, Rule::CloneInheritsNothing];
     assert_eq!(broken(routes), both);
 }
