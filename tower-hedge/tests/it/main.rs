@@ -429,6 +429,40 @@ mod load {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_layer_makes_services_that_hedge_by_their_own_latencies_and_one_budget() {
+        let budget = TpsBudget::new(Duration::from_secs(60), 0, 0.0);
+        let free = HedgeLayer::new(Any::default(), 1, 0.9, Duration::from_secs(1));
+        let bound = free.clone().with_budget(budget);
+        for (layer, hedges) in [(free, true), (bound, false)] {
+            let (mut seasoned, mut handle) = mock::spawn_layer(&layer);
+            let (mut fresh, mut fresh_handle) = mock::spawn_layer(&layer);
+
+            // The first period only watches, and only one of the two has something to see.
+            assert_ready_ok!(seasoned.poll_ready());
+            let mut response = task::spawn(seasoned.call("hello"));
+            let first = assert_request_eq!(handle, "hello");
+            assert_pending!(response.poll());
+            time::advance(10 * MS).await;
+            first.send_response("usual");
+            assert_eq!(assert_ready_ok!(response.poll()), "usual");
+            time::advance(Duration::from_secs(1)).await;
+
+            for (service, handle, hedges) in [
+                (&mut seasoned, &mut handle, hedges),
+                (&mut fresh, &mut fresh_handle, false),
+            ] {
+                assert_ready_ok!(service.poll_ready());
+                let mut response = task::spawn(service.call("hello"));
+                let _first = assert_request_eq!(handle, "hello");
+                assert_pending!(response.poll());
+                time::advance(11 * MS).await;
+                assert_pending!(response.poll());
+                assert_eq!(handle.poll_request().is_ready(), hedges);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn clones_share_what_they_know() {
         let (mock, mut handle) = mock::pair();
         let first = hedge(mock);
