@@ -1,6 +1,7 @@
 //! One caller of the queue: what it reserves, what it queues, and what it takes back when it goes.
 
-use std::sync::Arc;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::task;
@@ -30,6 +31,8 @@ pub(crate) struct Ticket<F> {
     queue: Arc<dyn Answers<F>>,
     /// None after the answer.
     key: Option<Key>,
+    // As if the answer were received from here, which is what the auto traits of a response future say.
+    _answer: PhantomData<Mutex<F>>,
 }
 
 /// The right to be in flight, where that is limited.
@@ -107,6 +110,7 @@ where
             Ok(key) => Submitted::Queued(Ticket {
                 queue: Arc::clone(&self.queue) as _,
                 key: Some(key),
+                _answer: PhantomData,
             }),
             Err(failure) => Submitted::Failed(failure.into()),
         }
