@@ -106,8 +106,12 @@ async fn spawn_ready() -> &'static str {
 }
 
 async fn steer() -> &'static str {
-    let mut service = Steer::new([Echo, Echo], |_: &u64, _: &[Echo]| 0);
+    let limited = || RateLimit::new(Echo, Rate::new(1, SECOND));
+    let mut service = Steer::new([limited(), limited()], |_: &u64, _: &[_]| 0);
+    let start = Instant::now();
     assert_eq!(service.call(1).await.unwrap(), 1);
+    service.ready().await.unwrap();
+    assert!(start.elapsed() >= SECOND);
     "forwards, and repays"
 }
 
@@ -119,7 +123,7 @@ async fn future_service() -> &'static str {
 fn fails<T>(result: Result<T, BoxError>) -> &'static str {
     match result {
         Ok(_) => "forwards",
-        Err(_) => "fails with a typed error",
+        Err(_) => "fails with an error",
     }
 }
 
