@@ -259,43 +259,78 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match ready!(self.as_mut().poll_try(cx)) {
+            Some(result) => Poll::Ready(result),
+            None => self.poll_again(cx),
+        }
+    }
+}
+
+impl<P, S, Request> ResponseFuture<P, S, Request>
+where
+    P: Policy<Request, S::Response, S::Error>,
+    S: Service<Request>,
+{
+    /// Polls the try that is under way, if one is. `None` where another is wanted.
+    ///
+    /// - Called → Waiting, or done.
+    #[inline]
+    fn poll_try(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<S::Response, S::Error>>> {
         let mut this = self.project();
+        let StateProj::Called { future } = this.state.as_mut().project() else {
+            return Poll::Ready(None);
+        };
+        let mut result = ready!(future.poll(cx));
+        let wait = match this.spare {
+            Some(spare) => spare.policy.retry(&mut spare.request, &mut result),
+            None => None,
+        };
+        match wait {
+            None => Poll::Ready(Some(result)),
+            Some(wait) => {
+                this.state.set(State::Waiting { wait });
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Goes on to another try. Apart, so that the first one, mostly the only one, is short.
+    #[cold]
+    fn poll_again(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
         loop {
-            match this.state.as_mut().project() {
-                // To `Waiting`, or done.
-                StateProj::Called { future } => {
-                    let mut result = ready!(future.poll(cx));
-                    let Some(spare) = this.spare else {
-                        return Poll::Ready(result);
-                    };
-                    let Some(wait) = spare.policy.retry(&mut spare.request, &mut result) else {
-                        return Poll::Ready(result);
-                    };
-                    this.state.set(State::Waiting { wait });
-                }
-                // To `Readying`.
-                StateProj::Waiting { wait } => {
-                    ready!(wait.poll(cx));
-                    this.state.set(State::Readying);
-                }
-                // To `Called`, with a new copy in case of yet another try; or done.
-                StateProj::Readying => {
-                    let spare = this.spare.as_mut().expect("only a spare is retried");
-                    ready!(spare.service.poll_ready(cx))?;
-                    let copy = spare.policy.clone_request(&spare.request);
-                    let future = match copy {
-                        Some(copy) => {
-                            let request = std::mem::replace(&mut spare.request, copy);
-                            spare.service.call(request)
-                        }
-                        None => {
-                            let mut last = this.spare.take().expect("it was there just now");
-                            last.service.call(last.request)
-                        }
-                    };
-                    this.state.set(State::Called { future });
-                }
+            let mut this = self.as_mut().project();
+            // Waiting → Readying
+            if let StateProj::Waiting { wait } = this.state.as_mut().project() {
+                ready!(wait.poll(cx));
+                this.state.set(State::Readying);
+            }
+            // Readying → Called, with a new copy in case of yet another try; or done.
+            if let StateProj::Readying = this.state.as_mut().project() {
+                let spare = this.spare.as_mut().expect("only a spare is retried");
+                ready!(spare.service.poll_ready(cx))?;
+                let copy = spare.policy.clone_request(&spare.request);
+                let future = match copy {
+                    Some(copy) => {
+                        let request = std::mem::replace(&mut spare.request, copy);
+                        spare.service.call(request)
+                    }
+                    None => {
+                        let mut last = this.spare.take().expect("it was there just now");
+                        last.service.call(last.request)
+                    }
+                };
+                this.state.set(State::Called { future });
+            }
+            if let Some(result) = ready!(self.as_mut().poll_try(cx)) {
+                return Poll::Ready(result);
             }
         }
     }
