@@ -437,8 +437,8 @@ impl Violation {
         &self.observed
     }
 
-    /// What happened in the scenario, step by step: the lines that are indented are what the inner
-    /// service saw.
+    /// What happened in the scenario until then, step by step: the lines that are indented are what
+    /// the inner service saw.
     pub fn trace(&self) -> &[String] {
         &self.trace
     }

@@ -51,9 +51,16 @@ pub(super) enum Fate {
     Panics,
 }
 
-/// What a subject did to the inner service that the contract forbids.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Breach {
+/// What a subject did to the inner service that the contract forbids, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Breach {
+    pub(super) deed: Deed,
+    /// How many lines of the trace had been written then, the one that tells of it included.
+    pub(super) lines: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
     CalledUnready { handle: usize },
     PolledAfterDone { future: usize },
 }
@@ -396,7 +403,7 @@ impl fmt::Display for Fate {
     }
 }
 
-impl fmt::Display for Breach {
+impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CalledUnready { handle } => write!(
@@ -480,12 +487,9 @@ impl World {
     fn call(&mut self, id: usize) -> Option<usize> {
         let handle = self.handles.entry(id).or_default();
         let permit = mem::take(&mut handle.reserved);
-        if !permit {
-            self.breaches.push(Breach::CalledUnready { handle: id });
-        }
         let unready = if permit { "" } else { " WITHOUT being ready" };
         if mem::take(&mut self.next_call_panics) {
-            self.note(format!("  inner {id}: call panics"));
+            self.note_call(id, permit, format!("  inner {id}: called{unready}, panics"));
             return None;
         }
         let future = self.new_id();
@@ -498,10 +502,22 @@ impl World {
         };
         self.calls += 1;
         self.futures.insert(future, answer);
-        self.note(format!(
-            "  inner {id}: called{unready}, makes inner future {future}"
-        ));
+        let what = format!("  inner {id}: called{unready}, makes inner future {future}");
+        self.note_call(id, permit, what);
         Some(future)
+    }
+
+    fn note_call(&mut self, handle: usize, permit: bool, what: String) {
+        self.note(what);
+        if !permit {
+            self.breach(Deed::CalledUnready { handle });
+        }
+    }
+
+    /// A breach, of which the last line of the trace tells.
+    fn breach(&mut self, deed: Deed) {
+        let lines = self.trace.len();
+        self.breaches.push(Breach { deed, lines });
     }
 
     /// Says how it went, and gives the waker that `waker` replaces.
@@ -511,8 +527,8 @@ impl World {
             unreachable!("a future is known until it is dropped");
         };
         if answer.done {
-            self.breaches.push(Breach::PolledAfterDone { future: id });
             self.note(format!("  inner future {id}: polled AFTER it was done"));
+            self.breach(Deed::PolledAfterDone { future: id });
             return (Poll::Ready(Some(Fate::Fails)), None);
         }
         if held {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::inner::{Breach, Script};
-use super::stage::{Probe, Stage, Subject, caught, settle};
+use super::inner::{Breach, Deed, Script};
+use super::stage::{Fault, Probe, Stage, Subject, caught, settle};
 use super::{Declared, Rule, Violation};
 
 mod ends;
@@ -35,6 +35,8 @@ pub(super) struct Check<'a> {
     declared: &'a Declared,
     /// What an ordinary request takes, by which later scenarios are measured.
     control: Cell<Control>,
+    /// The ordinary request whose task nothing woke: its waker was lost.
+    never_woken: RefCell<Option<Found>>,
     /// The first poll of an inner future that was done, which any scenario may come upon.
     polled_after_done: RefCell<Option<Found>>,
 }
@@ -73,7 +75,10 @@ impl Rule {
         match self {
             Self::OrdinaryRequest => check.ordinary_request(),
             Self::CallsWhatIsReady => check.calls_what_is_ready(),
-            Self::KeepsWaker => check.keeps_waker(),
+            Self::KeepsWaker => match check.never_woken.take() {
+                Some(found) => Err(found),
+                None => check.keeps_waker(),
+            },
             Self::WakesLatest => check.wakes_latest(),
             Self::SpuriousPolls => check.spurious_polls(),
             Self::CallWithoutReady => check.call_without_ready(),
@@ -105,6 +110,7 @@ impl<'a> Check<'a> {
             make,
             declared,
             control: Cell::default(),
+            never_woken: RefCell::default(),
             polled_after_done: RefCell::default(),
         }
     }
@@ -121,17 +127,31 @@ impl<'a> Check<'a> {
     fn ordinary_request(&self) -> Result<(), Found> {
         // Whether the inner service was ready is the next rule's business.
         let forgiven = UnreadyCalls::Forgiven;
-        self.play_as(forgiven, "three requests in a row", async |stage| {
+        let never_woken = Cell::new(false);
+        let mut first = None;
+        let played = self.play_as(forgiven, "three requests in a row", async |stage| {
             let mut service = stage.subject();
-            service.must_serve().await?;
-            self.control.set(Control {
-                elapsed: stage.elapsed(),
-                calls: stage.script.calls(),
-                places: stage.script.most_places(),
-            });
-            service.must_serve().await?;
-            service.must_serve().await
-        })
+            for _ in 0..3 {
+                let served = service.serve().await;
+                never_woken.set(served.as_ref().is_err_and(Fault::is_never_woken));
+                served?.map_err(|error| format!("a request failed with {error}"))?;
+                first.get_or_insert(Control {
+                    elapsed: stage.elapsed(),
+                    calls: stage.script.calls(),
+                    places: stage.script.most_places(),
+                });
+            }
+            Ok(())
+        });
+        self.control.set(first.unwrap_or_default());
+        match played {
+            // That is the business of the rule of wakers, which says how it is mended.
+            Err(found) if never_woken.get() => {
+                self.never_woken.replace(Some(found));
+                Ok(())
+            }
+            played => played,
+        }
     }
 
     /// A capacity for one request at a time: none, where a request takes several places at once, and
@@ -221,27 +241,31 @@ impl<'a> Check<'a> {
         };
         let verdict = caught(|| scenario(&stage, &runtime))
             .unwrap_or_else(|message| Err(format!("something panicked: {message}")));
-        let found = |observed| Found {
-            case: case.to_owned(),
-            observed,
-            trace: stage.script.trace(),
+        let found = |observed, lines| {
+            let mut trace = stage.script.trace();
+            trace.truncate(lines);
+            Found {
+                case: case.to_owned(),
+                observed,
+                trace,
+            }
         };
+        // What came after a breach isn't shown: a trace ends with what is said to have been seen.
+        let breached = |breach: Breach| found(breach.deed.to_string(), breach.lines);
         let (mut unready, mut after_done) = (None, None);
         for breach in stage.script.breaches() {
-            match breach {
-                Breach::CalledUnready { .. } => unready = unready.or(Some(breach)),
-                Breach::PolledAfterDone { .. } => after_done = after_done.or(Some(breach)),
+            match breach.deed {
+                Deed::CalledUnready { .. } => unready = unready.or(Some(breach)),
+                Deed::PolledAfterDone { .. } => after_done = after_done.or(Some(breach)),
             }
         }
         if let Some(breach) = after_done {
             let mut first = self.polled_after_done.borrow_mut();
-            first.get_or_insert_with(|| found(breach.to_string()));
+            first.get_or_insert_with(|| breached(breach));
         }
         match unready {
-            Some(breach) if unready_calls == UnreadyCalls::Forbidden => {
-                Err(found(breach.to_string()))
-            }
-            _ => verdict.map_err(found),
+            Some(breach) if unready_calls == UnreadyCalls::Forbidden => Err(breached(breach)),
+            _ => verdict.map_err(|observed| found(observed, usize::MAX)),
         }
     }
 }

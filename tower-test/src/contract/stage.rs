@@ -397,6 +397,10 @@ impl Fault {
     pub(super) fn is_panic(&self) -> bool {
         matches!(self.how, How::Panicked(_))
     }
+
+    pub(super) fn is_never_woken(&self) -> bool {
+        matches!(self.how, How::NeverWoken(_))
+    }
 }
 
 /// Lets the tasks of the subject run, while the clock stands still.

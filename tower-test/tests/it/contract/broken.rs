@@ -145,6 +145,23 @@ fn ordinary_request_bites_where_nothing_is_answered() {
 }
 
 #[test]
+fn the_trace_of_a_breach_ends_with_it() {
+    let report = contract::check(|inner| Hand {
+        inner,
+        state: (),
+        ready,
+        call: |inner, ()| call_inner(&mut inner.clone()),
+    });
+    let violation = &report.violations()[0];
+    let (seen, last) = (violation.observed(), violation.trace().last().unwrap());
+    let who = seen.split(" was called").next().unwrap();
+    assert!(
+        last.contains(&format!("{who}: called WITHOUT being ready")),
+        "{report}"
+    );
+}
+
+#[test]
 fn calls_what_is_ready_bites_where_call_clones() {
     breaks(Rule::CallsWhatIsReady, |inner| Hand {
         inner,
@@ -210,6 +227,27 @@ fn keeps_waker_bites_where_a_response_is_polled_by_the_clock() {
                     sleep(Duration::from_millis(10)).await;
                 }
             })
+        },
+    });
+}
+
+#[test]
+fn keeps_waker_bites_where_a_response_never_goes_on_by_itself() {
+    // It says pending after a change of state, and nothing that it polled has its waker.
+    breaks(Rule::KeepsWaker, |inner| Hand {
+        inner,
+        state: (),
+        ready,
+        call: |inner, ()| {
+            let mut reply = call_inner(inner);
+            let mut begun = false;
+            Box::pin(poll_fn(move |cx| {
+                if mem::replace(&mut begun, true) {
+                    reply.as_mut().poll(cx)
+                } else {
+                    Poll::Pending
+                }
+            }))
         },
     });
 }
@@ -596,7 +634,7 @@ fn what_cannot_be_judged_is_listed() {
     let report = contract::check(|inner| Hand {
         inner,
         state: (),
-        ready: |_, (), _| Poll::Pending,
+        ready: |_, (), _| Poll::Ready(Err("no".into())),
         call,
     });
     assert_eq!(broken(&report), [Rule::OrdinaryRequest]);
