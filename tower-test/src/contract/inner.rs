@@ -51,6 +51,15 @@ pub(super) enum Fate {
     Panics,
 }
 
+/// What a poll of the inner service says.
+enum Said {
+    /// Whoever polls is woken when it goes on.
+    Pending,
+    /// Pending, and whoever polls is woken at once.
+    Again,
+    Ready(Option<Fate>),
+}
+
 /// What a subject did to the inner service that the contract forbids, and when.
 #[derive(Clone, Copy)]
 pub(super) struct Breach {
@@ -127,15 +136,14 @@ impl<Req, Res> Service<Req> for Inner<Res> {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let mut world = self.script.lock();
-        let (polled, before) = world.poll_ready(self.id, cx.waker());
+        let (said, before) = world.poll_ready(self.id, cx.waker());
         drop(world);
-        // A waker may own whatever it likes: dropped under the lock, it could ask for the lock.
+        // A waker may own and do what it likes: dropped or woken under the lock, it could ask for it.
         drop(before);
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => Poll::Ready(Ok(())),
-            Poll::Ready(Some(fate)) => Poll::Ready(Err(fate.strike("poll_ready"))),
-        }
+        said.to(cx).map(|fate| match fate {
+            None => Ok(()),
+            Some(fate) => Err(fate.strike("poll_ready")),
+        })
     }
 
     fn call(&mut self, _: Req) -> ResponseFuture<Res> {
@@ -190,10 +198,10 @@ impl<Res> Future for ResponseFuture<Res> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut world = self.script.lock();
-        let (polled, before) = world.poll_answer(self.id, cx.waker());
+        let (said, before) = world.poll_answer(self.id, cx.waker());
         drop(world);
         drop(before);
-        let Poll::Ready(fate) = polled else {
+        let Poll::Ready(fate) = said.to(cx) else {
             return Poll::Pending;
         };
         // The request is done, and has left its place to another one.
@@ -238,6 +246,19 @@ impl Fate {
         match self {
             Self::Fails => InnerError { during }.into(),
             Self::Panics => panic::resume_unwind(Box::new(format!("scripted panic in {during}"))),
+        }
+    }
+}
+
+impl Said {
+    fn to(self, cx: &Context<'_>) -> Poll<Option<Fate>> {
+        match self {
+            Self::Pending => Poll::Pending,
+            Self::Again => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Ready(fate) => Poll::Ready(fate),
         }
     }
 }
@@ -448,7 +469,7 @@ impl World {
     }
 
     /// Says how it went, and gives the waker that `waker` replaces.
-    fn poll_ready(&mut self, id: usize, waker: &Waker) -> (Poll<Option<Fate>>, Option<Waker>) {
+    fn poll_ready(&mut self, id: usize, waker: &Waker) -> (Said, Option<Waker>) {
         let has_capacity = self.has_capacity();
         let in_two = self.ready_in_two;
         let fate = self.next_ready.take();
@@ -456,31 +477,30 @@ impl World {
         if let Some(fate) = fate {
             handle.reserved = false;
             self.note(format!("  inner {id}: poll_ready {fate}"));
-            return (Poll::Ready(Some(fate)), None);
+            return (Said::Ready(Some(fate)), None);
         }
         if handle.reserved {
             self.note(format!("  inner {id}: poll_ready is ready still"));
-            return (Poll::Ready(None), None);
+            return (Said::Ready(None), None);
         }
         if !has_capacity {
             let before = handle.waiting.replace(waker.clone());
             self.note(format!("  inner {id}: poll_ready is pending"));
-            return (Poll::Pending, before);
+            return (Said::Pending, before);
         }
         if in_two && !handle.asked {
             handle.asked = true;
-            waker.wake_by_ref();
             self.note(format!(
                 "  inner {id}: poll_ready is pending, wakes at once"
             ));
-            return (Poll::Pending, None);
+            return (Said::Again, None);
         }
         handle.asked = false;
         handle.reserved = true;
         let before = handle.waiting.take();
         self.most_places = self.most_places.max(self.places());
         self.note(format!("  inner {id}: poll_ready is ready"));
-        (Poll::Ready(None), before)
+        (Said::Ready(None), before)
     }
 
     /// Gives the id of the response, or nothing where the call shall panic.
@@ -521,7 +541,7 @@ impl World {
     }
 
     /// Says how it went, and gives the waker that `waker` replaces.
-    fn poll_answer(&mut self, id: usize, waker: &Waker) -> (Poll<Option<Fate>>, Option<Waker>) {
+    fn poll_answer(&mut self, id: usize, waker: &Waker) -> (Said, Option<Waker>) {
         let held = self.held;
         let Some(answer) = self.futures.get_mut(&id) else {
             unreachable!("a future is known until it is dropped");
@@ -529,18 +549,17 @@ impl World {
         if answer.done {
             self.note(format!("  inner future {id}: polled AFTER it was done"));
             self.breach(Deed::PolledAfterDone { future: id });
-            return (Poll::Ready(Some(Fate::Fails)), None);
+            return (Said::Ready(Some(Fate::Fails)), None);
         }
         if held {
             let before = answer.waiting.replace(waker.clone());
             self.note(format!("  inner future {id}: pending"));
-            return (Poll::Pending, before);
+            return (Said::Pending, before);
         }
         if answer.delay > 0 {
             answer.delay -= 1;
-            waker.wake_by_ref();
             self.note(format!("  inner future {id}: pending, wakes at once"));
-            return (Poll::Pending, None);
+            return (Said::Again, None);
         }
         answer.done = true;
         answer.permit = false;
@@ -548,7 +567,7 @@ impl World {
         let before = answer.waiting.take();
         let how = fate.map_or("is done".to_owned(), |fate| fate.to_string());
         self.note(format!("  inner future {id}: {how}"));
-        (Poll::Ready(fate), before)
+        (Said::Ready(fate), before)
     }
 
     fn note(&mut self, what: String) {
