@@ -20,7 +20,7 @@
 //!
 //! # What it costs
 //!
-//! One clock read a call (about 25 ns). A timer is set only when the response isn't ready at its first
+//! One clock read a call (about 20 ns). A timer is set only when the response isn't ready at its first
 //! poll. Timers that weren't needed are used again, up to 64 a thread, as a runtime moves one to a later
 //! deadline for a fraction of what it takes to add one and to remove it; so in the long run there is no
 //! allocation. (Where the clock is paused, they are not.)
