@@ -267,6 +267,11 @@ impl Check<'_> {
     }
 
     pub(super) fn clones_never_starve(&self) -> Result<(), Found> {
+        self.clones_get_places_of_the_inner_service()?;
+        self.clones_get_places_of_a_limit()
+    }
+
+    fn clones_get_places_of_the_inner_service(&self) -> Result<(), Found> {
         self.play("the clone that waited first goes away", async |stage| {
             stage.script.capacity(0);
             let mut service = stage.subject();
@@ -317,7 +322,10 @@ impl Check<'_> {
             }
             drop(first);
             clone.must_serve_once_woken(waits).await
-        })?;
+        })
+    }
+
+    fn clones_get_places_of_a_limit(&self) -> Result<(), Found> {
         self.play("one of two that wait goes away", async |stage| {
             let service = stage.subject();
             let (mut ready, Some(first)) = fill(&service, 1).await? else {
