@@ -136,12 +136,12 @@ impl Dice {
 macro_rules! implements {
     ($subject:ty: $($bound:tt)+) => {{
         struct Probe<T>(std::marker::PhantomData<T>);
-        #[allow(dead_code)]
+        #[allow(dead_code, reason = "which of the two is used depends on the type")]
         trait Otherwise {
             const IMPLEMENTS: bool = false;
         }
         impl<T> Otherwise for Probe<T> {}
-        #[allow(dead_code)]
+        #[allow(dead_code, reason = "which of the two is used depends on the type")]
         impl<T: $($bound)+> Probe<T> {
             const IMPLEMENTS: bool = true;
         }
