@@ -260,8 +260,9 @@ impl<Req, F> Queue<Req, F> {
         let mut state = lock(&self.state);
         if let Some(failure) = state.failure.clone() {
             drop(state);
-            drop((req, span));
             self.after_serving();
+            // Last, as are all requests: their destructors may panic.
+            drop((req, span));
             return Err(failure);
         }
         let key = state.messages.push_back(Message {
@@ -332,11 +333,11 @@ impl<Req, F> Queue<Req, F> {
         }
         let finished = state.messages.len() == 0 && self.callers.load(Ordering::Acquire) == 0;
         drop(state);
-        drop((message, old));
         wake(granted);
         if finished {
             self.alarm.ring();
         }
+        drop((message, old));
     }
 
     /// Takes a message out of the line, and with it one slot: its own, or that of the one that is first now.
@@ -428,9 +429,9 @@ impl<Req, F> Queue<Req, F> {
         }
         let next = state.take_front();
         drop(state);
-        drop(unwanted);
         wake(waker);
         wake(granted);
+        drop_quietly(unwanted);
         next
     }
 
@@ -448,8 +449,8 @@ impl<Req, F> Queue<Req, F> {
         let granted = self.leave_line(&mut state, key);
         let message = state.messages.remove(key);
         drop(state);
-        drop((message, req, span));
         wake(granted);
+        drop_quietly((message, req, span));
         false
     }
 
@@ -540,7 +541,9 @@ impl<Req, F> Queue<Req, F> {
             waker.wake();
         }
         self.alarm.ring();
-        drop(wreck.requests);
+        for request in wreck.requests {
+            drop_quietly(request);
+        }
     }
 
     /// Drops the service of a closed queue. Where a caller has it, that caller does so.
@@ -579,9 +582,9 @@ fn come_home<'a>(runtime: &'a Handle, home: &mut Option<task::Id>) -> Option<Ent
     Some(runtime.enter())
 }
 
-/// Drops a service whose destructor may panic: its cause was told already.
-pub(crate) fn drop_quietly<T>(service: T) {
-    let drop = std::panic::AssertUnwindSafe(|| drop(service));
+/// Drops what its owner has left here. A panic of its destructor is none of the other callers' business.
+pub(crate) fn drop_quietly<T>(left: T) {
+    let drop = std::panic::AssertUnwindSafe(|| drop(left));
     let _ = std::panic::catch_unwind(drop);
 }
 

@@ -5,6 +5,7 @@ mod model;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Ready, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -196,6 +197,108 @@ fn a_dropped_response_frees_its_slot_at_once() {
     assert!(waiting.is_woken());
     assert_ready_ok!(waiting.poll());
     assert_ready_ok!(poll_ready(&mut service));
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+/// Is never ready for bombs.
+struct Wary;
+
+impl Service<Option<Bomb>> for Wary {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Option<Bomb>) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_request_that_panics_when_dropped_passes_its_slot_on() {
+    let (mut service, worker) = Buffer::pair(Wary, 1);
+    let mut worker = task::spawn(worker);
+    assert_pending!(worker.poll());
+    assert_ready_ok!(poll_ready(&mut service));
+    let _next = service.call(None);
+    assert_ready_ok!(poll_ready(&mut service));
+    let bomb = service.call(Some(Bomb));
+
+    let mut waiting = task::spawn(service.clone());
+    assert_pending!(waiting.enter(|cx, mut service| service.poll_ready(cx)));
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(bomb)));
+    assert!(dropped.is_err(), "the panic is its caller's");
+    assert!(waiting.is_woken());
+    assert_ready_ok!(waiting.enter(|cx, mut service| service.poll_ready(cx)));
+}
+
+#[test]
+fn requests_that_panic_when_dropped_dont_keep_the_buffer_from_closing() {
+    let (mut service, worker) = Buffer::pair(Wary, 2);
+    let responses = [(); 2].map(|()| {
+        assert_ready_ok!(poll_ready(&mut service));
+        task::spawn(service.call(Some(Bomb)))
+    });
+    drop(worker);
+    for mut response in responses {
+        assert!(assert_ready_err!(response.poll()).is::<Closed>());
+    }
+}
+
+#[test]
+fn an_unwanted_response_that_panics_when_dropped_is_nobody_elses() {
+    type Response = ResponseFuture<Leaving>;
+
+    /// Has its response future drop itself, while it makes the response.
+    #[derive(Clone, Default)]
+    struct Leaver {
+        leaving: Arc<Mutex<Option<Response>>>,
+    }
+
+    struct Leaving(#[allow(dead_code, reason = "held, to be dropped")] Option<Bomb>);
+
+    impl Future for Leaving {
+        type Output = Result<(), Infallible>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Service<()> for Leaver {
+        type Response = ();
+        type Error = Infallible;
+        type Future = Leaving;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, (): ()) -> Leaving {
+            Leaving(self.leaving.lock().unwrap().take().map(|_| Bomb))
+        }
+    }
+
+    let leaver = Leaver::default();
+    let (mut service, worker) = Buffer::pair(leaver.clone(), 2);
+    assert_ready_ok!(poll_ready(&mut service));
+    *leaver.leaving.lock().unwrap() = Some(service.call(()));
+    assert_ready_ok!(poll_ready(&mut service));
+    let mut other = task::spawn(service.call(()));
+    let mut worker = task::spawn(worker);
+    assert_pending!(worker.poll());
+    assert_ready_ok!(other.poll());
 }
 
 #[test]
