@@ -88,6 +88,8 @@ impl Permits {
 
     /// Takes a permit if one is free, or else a place in the queue.
     pub(crate) fn acquire(&self, cx: &mut Context<'_>) -> Result<Permit, Waiter> {
+        // Foreign code, that may panic: not under the lock, nor after the flag is set, which promises a waiter.
+        let waker = cx.waker().clone();
         let mut queue = self.slot.lock();
         loop {
             if let Some(permit) = self.slot.try_take() {
@@ -106,7 +108,7 @@ impl Permits {
         }
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
-        queue.waiting.insert(ticket, cx.waker().clone());
+        queue.waiting.insert(ticket, waker);
         Err(Waiter {
             permits: self.clone(),
             ticket: Some(ticket),
