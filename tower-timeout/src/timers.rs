@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -100,14 +101,17 @@ impl Drop for Timer {
 
 impl Spare {
     fn take(runtime: Id) -> Option<Pin<Box<Sleep>>> {
-        SPARE.with_borrow_mut(|spare| {
-            if spare.runtime != Some(runtime) {
-                // The thread has entered another runtime: a timer works only in the one that made it.
-                spare.timers.clear();
-                spare.runtime = Some(runtime);
+        let (timer, strange) = SPARE.with_borrow_mut(|spare| {
+            if spare.runtime == Some(runtime) {
+                return (spare.timers.pop(), Vec::new());
             }
-            spare.timers.pop()
-        })
+            // The thread has entered another runtime: a timer works only in the one that made it.
+            spare.runtime = Some(runtime);
+            (None, mem::take(&mut spare.timers))
+        });
+        // After the borrow: with a timer goes a waker, perhaps with that a task, and with the task its timers.
+        drop(strange);
+        timer
     }
 
     fn put(sleep: Pin<Box<Sleep>>, runtime: Id) {
@@ -140,7 +144,8 @@ fn clock_is_paused() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::task::Waker;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Wake, Waker};
     use std::time::Duration;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -240,6 +245,27 @@ mod tests {
             drop(timer);
             assert_eq!(spare(), 1);
         });
+    }
+
+    /// A task that has a timer, and that nobody but its waker keeps.
+    struct Task(#[allow(dead_code, reason = "dropped with the task")] Mutex<Timer>);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_spare_timer_whose_waker_drops_another_one_is_dropped_quietly() {
+        let first = runtime();
+        first.block_on(async {
+            let deadline = Instant::now() + HOUR;
+            let waker = Waker::from(Arc::new(Task(Mutex::new(polled(deadline)))));
+            let mut timer = set(deadline);
+            assert!(timer.poll(&mut Context::from_waker(&waker)).is_pending());
+        });
+        assert_eq!(spare(), 1);
+        runtime().block_on(async { drop(polled(Instant::now() + HOUR)) });
+        assert_eq!(spare(), 1);
     }
 
     #[test]
