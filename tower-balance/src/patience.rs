@@ -30,7 +30,7 @@ enum Wait {
 #[derive(Debug)]
 struct Deadline {
     at: Instant,
-    /// None outside of a runtime, where there are no timers.
+    /// None outside of a runtime, where there are no timers, and before the first poll.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -82,20 +82,28 @@ impl Deadline {
     /// None if it is further than the clock reaches.
     fn after(most: Duration) -> Option<Self> {
         let at = Instant::now().checked_add(most)?;
-        let sleep = runtime::Handle::try_current()
-            .ok()
-            .map(|_| Box::pin(sleep_until(at)));
-        Some(Self { at, sleep })
+        Some(Self { at, sleep: None })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().poll(cx),
-            None if Instant::now() >= self.at => Poll::Ready(()),
-            None => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
+        if Instant::now() >= self.at {
+            return Poll::Ready(());
         }
+        if runtime::Handle::try_current().is_err() {
+            self.sleep = None;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // Each poll makes a new timer, in the place of the old one: a balancer may outlive a runtime, and the
+        // timer of a runtime that is gone panics.
+        let sleep = sleep_until(self.at);
+        let sleep = match &mut self.sleep {
+            Some(old) => {
+                old.set(sleep);
+                old
+            }
+            old => old.insert(Box::pin(sleep)),
+        };
+        sleep.as_mut().poll(cx)
     }
 }

@@ -414,6 +414,25 @@ fn the_longest_wait_is_kept_outside_of_a_runtime() {
 }
 
 #[test]
+fn the_longest_wait_is_kept_on_a_runtime_after_the_one_on_which_it_began() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (balance, _send, _) = balance(&[]);
+    let mut balance = balance.with_max_wait(SECOND);
+    let mut task = task();
+    runtime().block_on(async { assert_pending!(poll(&mut task, &mut balance)) });
+    let ready = async { std::future::poll_fn(|cx| balance.poll_ready(cx)).await };
+    runtime().block_on(ready).unwrap();
+    let error = outcome(balance.call(())).unwrap_err();
+    assert_eq!(no_endpoint(&error), NoEndpoint::NoneKnown);
+}
+
+#[test]
 fn a_call_without_readiness_resolves_to_an_error_that_says_why() {
     let (mut balance, _send, controls) = balance(&[1]);
     controls[0].set(Status::Pending);
