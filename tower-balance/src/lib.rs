@@ -26,7 +26,7 @@ use std::future::Future;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
@@ -126,6 +126,7 @@ pin_project! {
     enum ResponseState<F> {
         Called { #[pin] response: F },
         Failed { reason: NoEndpoint },
+        Done,
     }
 }
 
@@ -415,10 +416,15 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            ResponseStateProj::Called { response } => response.poll(cx).map_err(Into::into),
-            ResponseStateProj::Failed { reason } => Poll::Ready(Err((*reason).into())),
-        }
+        let mut state = self.project().state;
+        let result = match state.as_mut().project() {
+            ResponseStateProj::Called { response } => ready!(response.poll(cx)).map_err(Into::into),
+            ResponseStateProj::Failed { reason } => Err((*reason).into()),
+            ResponseStateProj::Done => panic!("`ResponseFuture` polled after completion"),
+        };
+        // What the endpoint's future holds, such as a permit, isn't kept until this one is dropped.
+        state.set(ResponseState::Done);
+        Poll::Ready(result)
     }
 }
 

@@ -125,6 +125,7 @@ pin_project! {
             future: F,
         },
         NotReady,
+        Done,
     }
 }
 
@@ -283,10 +284,15 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            ResponseStateProj::Called { future } => future.poll(cx).map_err(Into::into),
-            ResponseStateProj::NotReady => Poll::Ready(Err(NotReady.into())),
-        }
+        let mut state = self.project().state;
+        let result = match state.as_mut().project() {
+            ResponseStateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
+            ResponseStateProj::NotReady => Err(NotReady.into()),
+            ResponseStateProj::Done => panic!("`ResponseFuture` polled after completion"),
+        };
+        // What the service's future holds, such as a permit, isn't kept until this one is dropped.
+        state.set(ResponseState::Done);
+        Poll::Ready(result)
     }
 }
 

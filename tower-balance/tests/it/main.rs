@@ -3,6 +3,9 @@
 mod endpoint;
 mod oracle;
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -564,6 +567,45 @@ fn debug_needs_no_more_than_discovery_keys_and_services_that_have_it() {
         format!("{:?}", MakeBalanceLayer::<NotDebug, NotDebug>::new()),
         "MakeBalanceLayer"
     );
+}
+
+/// Answers at once, with a future that holds what a permit would be.
+struct Holding(Arc<()>);
+
+impl Service<()> for Holding {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Holds;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Holds {
+        Holds(Arc::clone(&self.0))
+    }
+}
+
+struct Holds(#[expect(dead_code, reason = "it is held for its count")] Arc<()>);
+
+impl Future for Holds {
+    type Output = Result<(), Infallible>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_response_that_is_there_no_longer_holds_what_the_endpoint_gave_it() {
+    let held = Arc::default();
+    let endpoint = Constant::new(Holding(Arc::clone(&held)), 1);
+    let mut service = Balance::new(ServiceList::new::<()>(vec![endpoint]));
+    assert_ready_ok!(poll(&mut task(), &mut service));
+    let mut response = spawn(service.call(()));
+    assert_eq!(Arc::strong_count(&held), 3);
+    assert_ready_ok!(response.poll());
+    assert_eq!(Arc::strong_count(&held), 2, "it is not kept until the drop");
 }
 
 #[test]

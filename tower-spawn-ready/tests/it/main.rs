@@ -1,7 +1,8 @@
 //! What the callers of a `SpawnReady` see.
 
 use std::convert::Infallible;
-use std::future::{Ready, poll_fn, ready};
+use std::future::{Future, Ready, poll_fn, ready};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -197,6 +198,44 @@ async fn a_service_that_is_unready_again_is_driven_again() {
         drop(service.call(round));
         assert_eq!(assert_ready!(handle.poll_request()).unwrap().0, round);
     }
+}
+
+/// Answers at once, with a future that holds what a permit would be.
+struct Holding(Arc<()>);
+
+impl Service<()> for Holding {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Holds;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Holds {
+        Holds(Arc::clone(&self.0))
+    }
+}
+
+struct Holds(#[expect(dead_code, reason = "it is held for its count")] Arc<()>);
+
+impl Future for Holds {
+    type Output = Result<(), Infallible>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_response_that_is_there_no_longer_holds_what_the_service_gave_it() {
+    let held = Arc::default();
+    let mut service = mock::Spawn::new(SpawnReady::new(Holding(Arc::clone(&held))));
+    assert_ready_ok!(service.poll_ready());
+    let mut response = task::spawn(service.call(()));
+    assert_eq!(Arc::strong_count(&held), 3);
+    assert_ready_ok!(response.poll());
+    assert_eq!(Arc::strong_count(&held), 2, "it is not kept until the drop");
 }
 
 #[test]
