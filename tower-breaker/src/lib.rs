@@ -1,0 +1,693 @@
+//! Stops asking a service that fails, and tries it again with caution.
+//!
+//! A caller that goes on sending to a service that is down waits for errors, and keeps the service from
+//! getting up. A [`Breaker`] counts what comes back. After too many faults it *shuts*: requests fail at once, with
+//! [`Refused::Shut`]. After a wait it lets a trial request through, and opens if that succeeds.
+//!
+//! ```text
+//!          too many faults                    the wait is over
+//!  Open ────────────────────▶ Shut ───────────────────────────▶ Limited
+//!   ▲                          ▲         a fault: twice the wait  │ │
+//!   │                          └──────────────────────────────────┘ │
+//!   └───────────────────────────────────────────────────────────────┘
+//!                          trials succeed
+//! ```
+//!
+//! The states are those of a gate: *open* lets requests through. (Electricians, and Michael Nygard in "Release
+//! It!" (2007), who brought the pattern to software, say *closed* for our [`Open`](State::Open), *half-open*
+//! for [`Limited`](State::Limited) and *open* for [`Shut`](State::Shut).) A gate can also be driven from outside,
+//! by its [`Handle`]; with [`Settings::manual`] it is driven by nothing else.
+//!
+//! The rules and their defaults are Finagle's, from its failure accrual: shut after 5 faults in a row, or
+//! with fewer than 80 % of the requests of the last 30 s successful (of at least 5), for 5 to 300 s.
+//!
+//! # Where to put it
+//!
+//! One around each endpoint, below the balancer. A timeout goes *inside*, since a request that is given up
+//! says nothing about the service; a retry goes *outside*. What is a fault, a [`Classify`] says:
+//! [`BreakerLayer::new`] takes every error for one.
+//!
+//! There is no method on `ServiceBuilder`; write `.layer(BreakerLayer::new(Settings::default()))`.
+//!
+//! # When not to use it
+//!
+//! - Around a whole cluster: a few bad endpoints shut off all the good ones.
+//! - Where all endpoints may be shut at once, and some answer would be better than none. Let a balancer ignore
+//!   the breakers then (Envoy's panic threshold), or [hold](Handle::hold_open) them open.
+//! - Against overload that comes and goes: a breaker is all or nothing. Limit concurrency.
+//!
+//! # What it costs
+//!
+//! While open: an atomic load and a reference count to admit a request, and at its end one clock read and a lock
+//! that is held for some nanoseconds. No allocation. Refusing allocates the error's box. A bound on waiting
+//! allocates a timer for each wait.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::runtime;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep};
+use tower_classify::{Class, Classify, EveryErrorFails};
+use tower_layer::Layer;
+use tower_rng::{Rng, SplitMix64};
+use tower_service::Service;
+
+use crate::circuit::{Circuit, Outcome, Phase};
+use crate::valve::Valve;
+
+mod circuit;
+mod valve;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// When to shut, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    faults_in_a_row: Option<u32>,
+    rate: Option<Rate>,
+    min_backoff: Duration,
+    max_backoff: Duration,
+    trials: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    min_share: f64,
+    window: Duration,
+    min_requests: u32,
+}
+
+/// What a breaker does with requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// All pass.
+    Open,
+    /// A few pass.
+    Limited,
+    /// None passes. If the breaker shut by itself it stays so until the first call after the wait.
+    Shut,
+}
+
+/// The state of a breaker, to watch and to drive; clones share it.
+///
+/// Made by itself, and given to [`BreakerLayer::with_handle`], it makes breakers that shut and open together.
+///
+/// While it is *held*, results count for nothing. [`release`](Self::release) goes back to automatic, open.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    valve: Valve,
+    /// The last state; whoever changes the state brings it up to date afterwards.
+    states: watch::Sender<State>,
+}
+
+/// Wraps services in [`Breaker`]s, each with a state of its own unless given a [`Handle`].
+#[derive(Clone, Debug)]
+pub struct BreakerLayer<C = EveryErrorFails> {
+    origin: Origin,
+    classify: C,
+    max_wait: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+enum Origin {
+    Each(Settings),
+    Shared(Handle),
+}
+
+/// Refuses requests while the inner service fails. Clones share its state.
+///
+/// **Readiness.** While shut it is ready, without asking the inner service, and the call fails: a balancer above
+/// isn't held up by it, and a caller learns at once what is wrong. Otherwise it is ready when the inner
+/// service is, or once that has kept it waiting for the [longest wait](Self::with_max_wait), and then for as long
+/// as it isn't ready. Trials are admitted by `call`, so a handle that is ready and isn't called keeps nobody from
+/// trying. What the inner service reserved is held until the call it admits, or until this is dropped.
+///
+/// **Cancellation.** A response that is dropped counts neither way. Was it a trial, another may start. A trial that
+/// doesn't end within the shortest backoff no longer keeps another from starting.
+///
+/// **Errors.** [`Refused`], and the inner service's own. An error of its readiness counts as a fault.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tower_breaker::{BreakerLayer, Refused, Settings, State};
+/// use tower_layer::Layer;
+/// use tower_service::Service;
+/// use tower_test::mock;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let (mock, mut server) = mock::pair::<&str, &str>();
+/// let mut service = BreakerLayer::new(Settings::default().with_faults_in_a_row(1)).layer(mock);
+/// let handle = service.handle();
+///
+/// std::future::poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+/// let response = service.call("first");
+/// server.next_request().await.unwrap().1.send_error("out of order");
+/// response.await.unwrap_err();
+/// assert_eq!(handle.state(), State::Shut);
+///
+/// // The second request doesn't reach the server.
+/// std::future::poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+/// let error = service.call("second").await.unwrap_err();
+/// assert!(error.downcast_ref::<Refused>().unwrap().retry_after().is_some());
+///
+/// // In ten seconds at the latest, one is let through, and closes the case.
+/// tokio::time::sleep(Duration::from_secs(10)).await;
+/// std::future::poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+/// let response = service.call("third");
+/// assert_eq!(handle.state(), State::Limited);
+/// server.next_request().await.unwrap().1.send_response("done");
+/// assert_eq!(response.await.unwrap(), "done");
+/// assert_eq!(handle.state(), State::Open);
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Breaker<S, C = EveryErrorFails> {
+    inner: S,
+    handle: Handle,
+    classify: C,
+    max_wait: Option<Duration>,
+    readiness: Readiness,
+}
+
+#[derive(Debug)]
+enum Readiness {
+    Unknown,
+    /// The inner service has a place for the next call.
+    Reserved,
+    /// The inner service isn't ready; the timer bounds the wait.
+    Waiting(Pin<Box<Sleep>>),
+    /// The bound has passed, and the inner service hasn't been ready since.
+    Overdue,
+    /// The next call fails, with no regard to the inner service.
+    Shut(Option<Duration>),
+    NoRuntime,
+}
+
+pin_project! {
+    /// The response of [`Breaker`]: the inner service's, or [`Refused`].
+    #[must_use = "futures do nothing unless polled"]
+    #[derive(Debug)]
+    pub struct ResponseFuture<F, C = EveryErrorFails> {
+        #[pin]
+        state: ResponseState<F, C>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum ResponseState<F, C> {
+        Called { #[pin] future: F, pass: Pass, classify: C },
+        Refused { error: Refused },
+    }
+}
+
+/// An admitted request, which may be one of few. Reports when dropped that nothing is known of it.
+#[derive(Debug)]
+struct Pass {
+    handle: Handle,
+    /// `None` once reported.
+    epoch: Option<u64>,
+}
+
+/// The breaker didn't send the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The service has failed too often, or was shut from outside.
+    Shut {
+        /// When it may pay to ask again. `None` where nobody knows: the breaker is held, or shut for ever.
+        retry_after: Option<Duration>,
+    },
+    /// The service wasn't ready for longer than the longest wait.
+    Overdue,
+    /// The breaker wasn't polled ready before the call.
+    NotReady,
+    /// The service isn't ready, and to bound the wait takes a tokio runtime.
+    NoRuntime,
+}
+
+impl Settings {
+    /// Makes settings under which a breaker changes its state only by its [`Handle`].
+    pub const fn manual() -> Self {
+        Self {
+            faults_in_a_row: None,
+            rate: None,
+            min_backoff: Duration::from_secs(5),
+            max_backoff: Duration::from_secs(300),
+            trials: 1,
+        }
+    }
+
+    /// Shuts after `most` faults in a row. Zero does what one does.
+    #[must_use]
+    pub const fn with_faults_in_a_row(mut self, most: u32) -> Self {
+        self.faults_in_a_row = Some(most);
+        self
+    }
+
+    /// Doesn't shut for faults in a row.
+    #[must_use]
+    pub const fn without_faults_in_a_row(mut self) -> Self {
+        self.faults_in_a_row = None;
+        self
+    }
+
+    /// Shuts at a fault when fewer than `min_share` of the requests in the last `window` have succeeded, of at
+    /// least `min_requests`.
+    ///
+    /// The share is between 0, which never shuts, and 1, which shuts for any fault. The window slides by a tenth
+    /// of itself, so that it covers between nine and ten tenths of `window`.
+    #[must_use]
+    pub const fn with_success_rate(
+        mut self,
+        min_share: f64,
+        window: Duration,
+        min_requests: u32,
+    ) -> Self {
+        self.rate = Some(Rate {
+            min_share,
+            window,
+            min_requests,
+        });
+        self
+    }
+
+    /// Doesn't shut for the share of requests that succeed.
+    #[must_use]
+    pub const fn without_success_rate(mut self) -> Self {
+        self.rate = None;
+        self
+    }
+
+    /// Stays shut for `min` to `2 × min` at first, by chance, for twice as long each time that a trial fails, and
+    /// for half of `max` to `max` in the end.
+    ///
+    /// If the service says how long it wants to be left alone, it is, up to `max`.
+    #[must_use]
+    pub const fn with_backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.min_backoff = min;
+        self.max_backoff = max;
+        self
+    }
+
+    /// Opens after `trials` successes, and tries with as many at once at most. Zero does what one does.
+    #[must_use]
+    pub const fn with_trials(mut self, trials: u32) -> Self {
+        self.trials = if trials == 0 { 1 } else { trials };
+        self
+    }
+}
+
+impl Default for Settings {
+    /// Finagle's: 5 faults in a row, or fewer than 80 % successful of at least 5 in 30 s; 5 to 300 s; one trial.
+    fn default() -> Self {
+        Self::manual()
+            .with_faults_in_a_row(5)
+            .with_success_rate(0.8, Duration::from_secs(30), 5)
+    }
+}
+
+impl Handle {
+    /// Makes an open state.
+    pub fn new(settings: Settings) -> Self {
+        Self::with_rng(settings, SplitMix64::from_entropy())
+    }
+
+    /// As [`new`](Self::new), with jitter from `rng`: a seeded one replays.
+    pub fn with_rng(settings: Settings, rng: SplitMix64) -> Self {
+        let shared = Shared {
+            valve: Valve::new(Circuit::new(settings), rng),
+            states: watch::Sender::new(State::Open),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The state now.
+    pub fn state(&self) -> State {
+        self.shared.valve.look(State::of)
+    }
+
+    /// Watches the state. Who is slow sees the latest, and may miss what was between.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.shared.states.subscribe()
+    }
+
+    /// Lets everything through until released.
+    pub fn hold_open(&self) {
+        self.hold(Phase::HeldOpen);
+    }
+
+    /// Lets at most `max` requests be in flight until released. Those that are in flight already aren't counted.
+    pub fn hold_limited(&self, max: u32) {
+        self.hold(Phase::HeldLimited { max, in_flight: 0 });
+    }
+
+    /// Lets nothing through until released.
+    pub fn hold_shut(&self) {
+        self.hold(Phase::HeldShut);
+    }
+
+    /// Opens it, forgets what was before, and goes by the results again.
+    pub fn release(&self) {
+        self.change(|circuit, _| circuit.release());
+    }
+
+    fn hold(&self, phase: Phase) {
+        self.change(|circuit, _| circuit.hold(phase));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Circuit, &mut SplitMix64)) {
+        if self.shared.valve.change(change).1 {
+            self.announce();
+        }
+    }
+
+    fn admit(&self) -> Result<Pass, Option<Duration>> {
+        let (admitted, is_changed) = self.shared.valve.admit(Instant::now);
+        // First, so that it is given back should a watcher's waker panic.
+        let pass = admitted.map(|epoch| Pass {
+            handle: self.clone(),
+            epoch: Some(epoch),
+        });
+        if is_changed {
+            self.announce();
+        }
+        pass
+    }
+
+    #[cold]
+    fn announce(&self) {
+        let mut announced = None;
+        // Two that come at once both tell the latest, so that it is the latest that stays.
+        self.shared.states.send_if_modified(|last| {
+            let state = self.state();
+            let is_new = *last != state;
+            if is_new {
+                announced = Some((*last, state));
+            }
+            *last = state;
+            is_new
+        });
+        if let Some((from, to)) = announced {
+            tracing::debug!(?from, ?to, "breaker changed its state");
+        }
+    }
+}
+
+impl State {
+    fn of(circuit: &Circuit) -> Self {
+        match circuit.phase() {
+            Phase::Open(_) | Phase::HeldOpen => Self::Open,
+            Phase::Trial { .. } | Phase::HeldLimited { .. } => Self::Limited,
+            Phase::Shut { .. } | Phase::HeldShut => Self::Shut,
+        }
+    }
+}
+
+impl BreakerLayer {
+    /// Makes a layer whose breakers take every error for a fault, each with a state of its own.
+    pub const fn new(settings: Settings) -> Self {
+        Self {
+            origin: Origin::Each(settings),
+            classify: EveryErrorFails,
+            max_wait: None,
+        }
+    }
+
+    /// Makes a layer whose breakers take every error for a fault, and share the state of `handle`.
+    pub const fn with_handle(handle: Handle) -> Self {
+        Self {
+            origin: Origin::Shared(handle),
+            classify: EveryErrorFails,
+            max_wait: None,
+        }
+    }
+}
+
+impl<C> BreakerLayer<C> {
+    /// Lets `classify` say what is a fault. It is cloned for each request.
+    #[must_use]
+    pub fn with_classify<C2>(self, classify: C2) -> BreakerLayer<C2> {
+        BreakerLayer {
+            origin: self.origin,
+            classify,
+            max_wait: self.max_wait,
+        }
+    }
+
+    /// See [`Breaker::with_max_wait`].
+    #[must_use]
+    pub fn with_max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = Some(max_wait);
+        self
+    }
+}
+
+impl<S, C> Layer<S> for BreakerLayer<C>
+where
+    C: Clone,
+{
+    type Service = Breaker<S, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let handle = match &self.origin {
+            Origin::Each(settings) => Handle::new(*settings),
+            Origin::Shared(handle) => handle.clone(),
+        };
+        Breaker {
+            max_wait: self.max_wait,
+            ..Breaker::new(inner, handle, self.classify.clone())
+        }
+    }
+}
+
+impl<S, C> Breaker<S, C> {
+    /// Guards `inner` by the state of `handle`, which goes by what `classify` says.
+    pub const fn new(inner: S, handle: Handle, classify: C) -> Self {
+        Self {
+            inner,
+            handle,
+            classify,
+            max_wait: None,
+            readiness: Readiness::Unknown,
+        }
+    }
+
+    /// Fails requests with [`Refused::Overdue`] once the inner service has not been ready for `max_wait`, and until
+    /// it is.
+    ///
+    /// Each handle counts from the first time it was told to wait. Without a tokio runtime it can't count, and
+    /// requests fail at once with [`Refused::NoRuntime`]; in one whose timers are disabled, this panics.
+    #[must_use]
+    pub fn with_max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = Some(max_wait);
+        self
+    }
+
+    /// The state, to watch and to drive.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits on, or gives up.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(max_wait) = self.max_wait else {
+            self.readiness = Readiness::Unknown;
+            return Poll::Pending;
+        };
+        match &self.readiness {
+            Readiness::Waiting(_) | Readiness::Overdue => {}
+            // Reserved | Unknown | Shut | NoRuntime → Waiting | NoRuntime
+            _ => match runtime::Handle::try_current() {
+                Ok(_) => self.readiness = Readiness::Waiting(Box::pin(sleep(max_wait))),
+                Err(_) => self.readiness = Readiness::NoRuntime,
+            },
+        }
+        // Waiting → Waiting | Overdue
+        if let Readiness::Waiting(timer) = &mut self.readiness {
+            ready!(timer.as_mut().poll(cx));
+            self.readiness = Readiness::Overdue;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S, C, Req> Service<Req> for Breaker<S, C>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    C: Classify<(), S::Response, S::Error> + Clone,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future, C>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if let Some(retry_after) = self.handle.shared.valve.refuses(Instant::now) {
+            self.readiness = Readiness::Shut(retry_after);
+            return Poll::Ready(Ok(()));
+        }
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                self.readiness = Readiness::Reserved;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => {
+                self.readiness = Readiness::Unknown;
+                let result = Err(error);
+                let outcome = outcome(self.classify.classify(&(), &result));
+                let now = Instant::now();
+                self.handle.change(|circuit, rng| {
+                    circuit.observe(outcome, now, || rng.next_f64());
+                });
+                Poll::Ready(result.map(|_| ()).map_err(Into::into))
+            }
+            Poll::Pending => self.poll_wait(cx).map(Ok),
+        }
+    }
+
+    #[inline]
+    fn call(&mut self, req: Req) -> Self::Future {
+        let error = match self.readiness {
+            Readiness::Reserved => match self.handle.admit() {
+                Ok(pass) => {
+                    self.readiness = Readiness::Unknown;
+                    let state = ResponseState::Called {
+                        future: self.inner.call(req),
+                        pass,
+                        classify: self.classify.clone(),
+                    };
+                    return ResponseFuture { state };
+                }
+                // The reservation stays, for the next call that is polled ready.
+                Err(retry_after) => Refused::Shut { retry_after },
+            },
+            Readiness::Shut(retry_after) => Refused::Shut { retry_after },
+            Readiness::Overdue => Refused::Overdue,
+            Readiness::NoRuntime => Refused::NoRuntime,
+            Readiness::Unknown | Readiness::Waiting(_) => Refused::NotReady,
+        };
+        // The time it has been waiting goes on counting.
+        if !matches!(self.readiness, Readiness::Waiting(_) | Readiness::Overdue) {
+            self.readiness = Readiness::Unknown;
+        }
+        ResponseFuture {
+            state: ResponseState::Refused { error },
+        }
+    }
+}
+
+impl<S, C> Clone for Breaker<S, C>
+where
+    S: Clone,
+    C: Clone,
+{
+    fn clone(&self) -> Self {
+        Self {
+            max_wait: self.max_wait,
+            ..Self::new(
+                self.inner.clone(),
+                self.handle.clone(),
+                self.classify.clone(),
+            )
+        }
+    }
+}
+
+impl<F, C, Res, E> Future for ResponseFuture<F, C>
+where
+    F: Future<Output = Result<Res, E>>,
+    E: Into<BoxError>,
+    C: Classify<(), Res, E>,
+{
+    type Output = Result<Res, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Called {
+                future,
+                pass,
+                classify,
+            } => {
+                let result = ready!(future.poll(cx));
+                pass.report(outcome(classify.classify(&(), &result)));
+                Poll::Ready(result.map_err(Into::into))
+            }
+            StateProj::Refused { error } => Poll::Ready(Err((*error).into())),
+        }
+    }
+}
+
+impl Pass {
+    #[inline]
+    fn report(&mut self, outcome: Outcome) {
+        if let Some(epoch) = self.epoch.take() {
+            let shared = &self.handle.shared;
+            if shared.valve.finish(epoch, outcome, Instant::now()) {
+                self.handle.announce();
+            }
+        }
+    }
+}
+
+impl Drop for Pass {
+    #[inline]
+    fn drop(&mut self) {
+        self.report(Outcome::Unknown);
+    }
+}
+
+#[inline]
+fn outcome(class: Class) -> Outcome {
+    if class.is_fault() {
+        Outcome::Fault(class.retry_after())
+    } else if class.is_working() {
+        Outcome::Working
+    } else {
+        Outcome::Unknown
+    }
+}
+
+impl Refused {
+    /// When it may pay to ask again, if that is known.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Shut { retry_after } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shut { .. } => "circuit breaker is shut",
+            Self::Overdue => "service has not been ready for too long",
+            Self::NotReady => "circuit breaker called without readiness",
+            Self::NoRuntime => "no tokio runtime to bound the wait for the service",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
