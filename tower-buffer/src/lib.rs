@@ -25,7 +25,8 @@
 //! grows to the greatest number of requests that were queued, or answered but not yet looked at.
 //!
 //! As the service's `poll_ready` and `call` run where the call is made, they see that task's locals. They run on the
-//! worker's runtime in any case, and in the tracing span of the call.
+//! worker's runtime in any case, and in the tracing span of the call. (One case is missed, for speed: a task of
+//! that runtime that has called before, and now blocks on another runtime, or has entered it, and calls from there.)
 //!
 //! # Failure
 //!

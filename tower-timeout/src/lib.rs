@@ -62,7 +62,8 @@ pub struct TimeoutLayer {
 /// **Errors.** [`Elapsed`], [`NoRuntime`], and the inner service's own.
 ///
 /// **Panics.** In a Tokio runtime whose time driver isn't enabled, the first poll that needs a timer
-/// panics, as all timers of Tokio do there.
+/// panics, as all timers of Tokio do there. So does the poll of a response that has waited before, on a runtime that
+/// has been shut down since. The service itself may outlive its runtime.
 ///
 /// # Example
 ///
