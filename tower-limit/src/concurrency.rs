@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -102,24 +102,23 @@ enum Pool {
     Semaphore(Arc<Semaphore>),
 }
 
-/// How far a service, or a request, has come with its permit.
+/// What a service, or a request, has of a permit. It is given up when dropped.
 ///
-/// Flat and two words large, as it passes through every call: nested, and with tokio's
-/// `OwnedSemaphorePermit`, which counts its permits, a call took half as many instructions again.
-enum Claim {
+/// It passes through every call, and so is two words large, and takes next to no code to move and to drop.
+struct Claim(Stage);
+
+/// How far a claim has come.
+///
+/// Only the claim drops what is in here: the compiler's own drop of it would be large, and in line wherever
+/// a claim is dropped.
+enum Stage {
     None,
-    Held(#[allow(dead_code, reason = "held, to be dropped")] Permit),
-    HeldOfSemaphore(#[allow(dead_code, reason = "held, to be dropped")] SemaphorePermit),
-    Waiting(Wait),
+    Held(ManuallyDrop<Permit>),
+    /// Of one permit. Tokio's `OwnedSemaphorePermit` counts its permits, and is larger.
+    HeldOfSemaphore(ManuallyDrop<Arc<Semaphore>>),
+    /// Boxed, as it is rare and large.
+    Waiting(ManuallyDrop<Box<Waiting>>),
 }
-
-/// One permit of a semaphore, given back when dropped.
-struct SemaphorePermit {
-    semaphore: Arc<Semaphore>,
-}
-
-/// Boxed, as it is rare and large, and `None` only when it is dropped.
-struct Wait(Option<Box<Waiting>>);
 
 enum Waiting {
     /// A request that was made without readiness, and at capacity, before it is first polled.
@@ -246,7 +245,7 @@ impl<T> ConcurrencyLimit<T> {
         Self {
             inner,
             pool,
-            claim: Claim::None,
+            claim: Claim::none(),
             while_pending,
         }
     }
@@ -262,21 +261,21 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        match self.claim {
-            Claim::Held(_) | Claim::HeldOfSemaphore(_) => {}
-            Claim::None => match self.pool.try_acquire() {
-                // Not assigned: that would ask in every call whether there is something to drop.
+        match self.claim.0 {
+            Stage::Held(_) | Stage::HeldOfSemaphore(_) => {}
+            Stage::None => match self.pool.try_acquire() {
+                // The claim is none, so it isn't dropped: that would ask in every call what it is.
                 Ok(claim) => mem::forget(mem::replace(&mut self.claim, claim)),
                 Err(_) => ready!(self.claim.poll(&self.pool, cx)),
             },
-            Claim::Waiting(_) => ready!(self.claim.poll(&self.pool, cx)),
+            Stage::Waiting(_) => ready!(self.claim.poll(&self.pool, cx)),
         }
         let polled = self.inner.poll_ready(cx);
         match (&polled, self.while_pending) {
             (Poll::Ready(Ok(())), _) | (Poll::Pending, WhilePending::Keep) => {}
             // Nothing is going to be called soon, so nothing needs the permit.
             (Poll::Ready(Err(_)), _) | (Poll::Pending, WhilePending::Release) => {
-                self.claim = Claim::None;
+                self.claim = Claim::none();
             }
         }
         polled
@@ -284,11 +283,11 @@ where
 
     #[inline]
     fn call(&mut self, req: Request) -> Self::Future {
-        let claim = match mem::replace(&mut self.claim, Claim::None) {
-            Claim::None => self.pool.claim(),
-            // A service that waits gives the request its place in the queue.
-            claim => claim,
-        };
+        if let Stage::None = self.claim.0 {
+            self.claim = self.pool.claim();
+        }
+        // A service that waits gives the request its place in the queue.
+        let claim = mem::replace(&mut self.claim, Claim::none());
         ResponseFuture {
             inner: self.inner.call(req),
             claim,
@@ -339,7 +338,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Claim::None | Claim::Waiting(_) = this.claim {
+        if let Stage::None | Stage::Waiting(_) = this.claim.0 {
             ready!(this.claim.poll_waiting(cx));
         }
         this.inner.poll(cx)
@@ -362,14 +361,13 @@ impl Pool {
     fn try_acquire(&self) -> Result<Claim, NoPermit> {
         match self {
             Self::Own(permits) => match permits.try_acquire() {
-                Some(permit) => Ok(Claim::Held(permit)),
+                Some(permit) => Ok(Claim::held(permit)),
                 None => Err(NoPermit::Yet),
             },
             Self::Semaphore(semaphore) => match semaphore.try_acquire() {
                 Ok(permit) => {
                     permit.forget();
-                    let semaphore = Arc::clone(semaphore);
-                    Ok(Claim::HeldOfSemaphore(SemaphorePermit { semaphore }))
+                    Ok(Claim::held_of_semaphore(Arc::clone(semaphore)))
                 }
                 Err(TryAcquireError::NoPermits) => Err(NoPermit::Yet),
                 Err(TryAcquireError::Closed) => Err(NoPermit::EverAgain),
@@ -379,6 +377,7 @@ impl Pool {
 
     /// Claims a permit for a call that isn't backed by readiness: now, or when it is polled.
     #[cold]
+    #[inline(never)]
     fn claim(&self) -> Claim {
         self.try_acquire()
             .unwrap_or_else(|_| Claim::waiting(Waiting::Unqueued(self.clone())))
@@ -386,20 +385,37 @@ impl Pool {
 }
 
 impl Claim {
+    #[inline]
+    const fn none() -> Self {
+        Self(Stage::None)
+    }
+
+    #[inline]
+    fn held(permit: Permit) -> Self {
+        Self(Stage::Held(ManuallyDrop::new(permit)))
+    }
+
+    /// Of a permit that has been taken from `semaphore`.
+    #[inline]
+    fn held_of_semaphore(semaphore: Arc<Semaphore>) -> Self {
+        Self(Stage::HeldOfSemaphore(ManuallyDrop::new(semaphore)))
+    }
+
     fn waiting(waiting: Waiting) -> Self {
-        Self::Waiting(Wait(Some(Box::new(waiting))))
+        Self(Stage::Waiting(ManuallyDrop::new(Box::new(waiting))))
     }
 
     /// Goes on to a permit, of `pool` if nothing is claimed yet.
     #[cold]
+    #[inline(never)]
     fn poll(&mut self, pool: &Pool, cx: &mut Context<'_>) -> Poll<()> {
-        if let Self::None = self {
+        if let Stage::None = self.0 {
             *self = match (pool.try_acquire(), pool) {
                 (Ok(claim), _) => claim,
                 // No permit ever comes, and there is no error to say so with.
                 (Err(NoPermit::EverAgain), _) => return Poll::Pending,
                 (Err(NoPermit::Yet), Pool::Own(permits)) => match permits.acquire(cx) {
-                    Ok(permit) => Self::Held(permit),
+                    Ok(permit) => Self::held(permit),
                     Err(waiter) => {
                         *self = Self::waiting(Waiting::Queued(waiter));
                         return Poll::Pending;
@@ -417,30 +433,31 @@ impl Claim {
 
     /// Goes on with waiting, if it waits.
     #[cold]
+    #[inline(never)]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waiting = match self {
-            Self::None | Self::Waiting(Wait(None)) => return Poll::Pending,
-            Self::Waiting(Wait(Some(waiting))) => waiting,
-            Self::Held(_) | Self::HeldOfSemaphore(_) => return Poll::Ready(()),
+        let waiting = match &mut self.0 {
+            Stage::None => return Poll::Pending,
+            Stage::Waiting(waiting) => waiting,
+            Stage::Held(_) | Stage::HeldOfSemaphore(_) => return Poll::Ready(()),
         };
-        *self = match &mut **waiting {
+        *self = match &mut ***waiting {
             // Waiting -> Held | Waiting
             Waiting::Unqueued(pool) => {
                 let pool = pool.clone();
-                *self = Self::None;
+                *self = Self::none();
                 return self.poll(&pool, cx);
             }
             // Waiting -> Held
-            Waiting::Queued(waiter) => Self::Held(ready!(waiter.poll(cx))),
+            Waiting::Queued(waiter) => Self::held(ready!(waiter.poll(cx))),
             // Waiting -> Held | None
             Waiting::QueuedAtSemaphore(acquire) => match ready!(acquire.as_mut().poll(cx)) {
                 Ok(permit) => {
                     let semaphore = Arc::clone(permit.semaphore());
                     permit.forget();
-                    Self::HeldOfSemaphore(SemaphorePermit { semaphore })
+                    Self::held_of_semaphore(semaphore)
                 }
                 Err(_closed) => {
-                    *self = Self::None;
+                    *self = Self::none();
                     return Poll::Pending;
                 }
             },
@@ -449,19 +466,26 @@ impl Claim {
     }
 }
 
-impl Drop for SemaphorePermit {
+impl Drop for Claim {
     #[inline]
     fn drop(&mut self) {
-        self.semaphore.add_permits(1);
+        match mem::replace(&mut self.0, Stage::None) {
+            Stage::None => {}
+            Stage::Held(permit) => drop(ManuallyDrop::into_inner(permit)),
+            stage => stage.give_up(),
+        }
     }
 }
 
-impl Drop for Wait {
-    // Kept out of the drop of a claim, which stays small.
-    #[cold]
+impl Stage {
     #[inline(never)]
-    fn drop(&mut self) {
-        drop(self.0.take());
+    fn give_up(self) {
+        match self {
+            Self::None => {}
+            Self::Held(permit) => drop(ManuallyDrop::into_inner(permit)),
+            Self::HeldOfSemaphore(semaphore) => ManuallyDrop::into_inner(semaphore).add_permits(1),
+            Self::Waiting(waiting) => drop(ManuallyDrop::into_inner(waiting)),
+        }
     }
 }
 
@@ -476,10 +500,10 @@ impl fmt::Debug for Pool {
 
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Waiting(_) => "Waiting",
-            Self::Held(_) | Self::HeldOfSemaphore(_) => "Held",
+        f.write_str(match self.0 {
+            Stage::None => "None",
+            Stage::Waiting(_) => "Waiting",
+            Stage::Held(_) | Stage::HeldOfSemaphore(_) => "Held",
         })
     }
 }
