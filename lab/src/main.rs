@@ -1,0 +1,3 @@
+//! A laboratory on simulated time: what Tower's middleware does for a fleet of clients and servers.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Generates tower-grpc's clients and servers from .proto files, without protoc.

@@ -1,0 +1,1 @@
+//! A gRPC client and server of Tower services.
