@@ -20,6 +20,7 @@
 
 mod patience;
 mod pick;
+pub mod picker;
 
 use std::fmt;
 use std::future::Future;
