@@ -243,14 +243,14 @@ where
     D::Service: Service<Req> + Load,
     <D::Service as Service<Req>>::Error: Into<BoxError>,
 {
-    /// Takes in the changes that discovery has for now.
-    #[inline]
-    fn follow_discovery(&mut self, cx: &mut Context<'_>) -> Result<(), error::Discover> {
+    /// Takes in the changes that discovery has for now. Apart, so that `poll_ready` is short.
+    #[inline(never)]
+    fn follow_discovery(&mut self, cx: &mut Context<'_>) -> Result<(), BoxError> {
         while !self.discovered_all {
             match Pin::new(&mut self.discover).poll_discover(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(change))) => self.apply(change),
-                Poll::Ready(Some(Err(error))) => return Err(error::Discover(error.into())),
+                Poll::Ready(Some(Err(error))) => return Err(error::Discover(error.into()).into()),
                 Poll::Ready(None) => self.discovered_all = true,
             }
         }
@@ -285,17 +285,18 @@ where
             Err(failed) => note_failed(failed),
         }
         loop {
-            // One that isn't ready after all has left the ready ones, so that this ends.
-            let picked = match self.endpoints.ready_len() {
-                0 => return Poll::Pending,
-                1 => self.endpoints.pick(cx, 0),
-                len => {
-                    let two = two_of(len, self.chance.next_u64());
-                    self.endpoints.pick_of_two(cx, two, is_preferred)
-                }
+            let len = self.endpoints.ready_len();
+            let picked = if len > 1 {
+                let two = two_of(len, self.chance.next_u64());
+                self.endpoints.pick_of_two(cx, two, is_preferred)
+            } else if len == 1 {
+                self.endpoints.pick(cx, 0)
+            } else {
+                return Poll::Pending;
             };
             match picked {
                 Ok(true) => return Poll::Ready(()),
+                // It isn't ready after all, and has left the ready ones, so that this ends.
                 Ok(false) => {}
                 Err(failed) => note_failed(failed),
             }
@@ -305,7 +306,12 @@ where
     /// Calls an endpoint that no poll has picked. Those that are ready were polled and not called since,
     /// but for the last that was called.
     #[cold]
-    fn call_unpicked(&mut self, req: Req) -> ResponseState<<D::Service as Service<Req>>::Future> {
+    #[inline(never)]
+    fn call_unpicked(
+        &mut self,
+        req: Req,
+    ) -> Result<<D::Service as Service<Req>>::Future, NoEndpoint> {
+        self.patience.reset();
         self.endpoints.end_turn();
         let index = match self.endpoints.ready_len() {
             0 | 1 => 0,
@@ -322,10 +328,9 @@ where
                 }
             }
         };
-        match self.endpoints.try_call_ready_index(index, req) {
-            Ok(response) => ResponseState::Called { response },
-            Err(_) => ResponseState::Failed { reason: self.why() },
-        }
+        self.endpoints
+            .try_call_ready_index(index, req)
+            .map_err(|_| self.why())
     }
 
     /// What becomes of a poll that found no endpoint.
@@ -353,25 +358,29 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.follow_discovery(cx)?;
-        self.promote_pending(cx);
-        match self.poll_pick(cx) {
-            Poll::Ready(()) => {
-                self.patience.reset();
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => self.poll_without_endpoint(cx),
+        if !self.discovered_all {
+            self.follow_discovery(cx)?;
         }
+        self.promote_pending(cx);
+        if self.poll_pick(cx).is_pending() {
+            return self.poll_without_endpoint(cx);
+        }
+        self.patience.reset();
+        Poll::Ready(Ok(()))
     }
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        self.patience.reset();
-        let state = match self.endpoints.call_picked(req) {
-            Ok(response) => ResponseState::Called { response },
+        let called = match self.endpoints.call_picked(req) {
+            Ok(response) => Ok(response),
             Err(NotReady(req)) => self.call_unpicked(req),
         };
-        ResponseFuture { state }
+        ResponseFuture {
+            state: match called {
+                Ok(response) => ResponseState::Called { response },
+                Err(reason) => ResponseState::Failed { reason },
+            },
+        }
     }
 }
 
@@ -415,17 +424,30 @@ where
 {
     type Output = Result<T, BoxError>;
 
-    #[inline]
+    // Always: the drop of the endpoint's future makes it look large, and what it does costs less than a call.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let result = match state.as_mut().project() {
-            ResponseStateProj::Called { response } => ready!(response.poll(cx)).map_err(Into::into),
-            ResponseStateProj::Failed { reason } => Err((*reason).into()),
-            ResponseStateProj::Done => panic!("`ResponseFuture` polled after completion"),
+        let ResponseStateProj::Called { response } = state.as_mut().project() else {
+            return Poll::Ready(Err(state.fail()));
         };
+        let result = ready!(response.poll(cx));
         // What the endpoint's future holds, such as a permit, isn't kept until this one is dropped.
         state.set(ResponseState::Done);
-        Poll::Ready(result)
+        Poll::Ready(result.map_err(Into::into))
+    }
+}
+
+impl<F> ResponseState<F> {
+    #[cold]
+    #[inline(never)]
+    fn fail(mut self: Pin<&mut Self>) -> BoxError {
+        let ResponseStateProj::Failed { reason } = self.as_mut().project() else {
+            panic!("`ResponseFuture` polled after completion");
+        };
+        let error = (*reason).into();
+        self.set(Self::Done);
+        error
     }
 }
 
