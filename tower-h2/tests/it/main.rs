@@ -1,0 +1,4 @@
+//! Behaviour on real connections, over in-memory pipes and paused time.
+
+mod server;
+mod support;
