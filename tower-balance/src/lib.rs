@@ -21,6 +21,7 @@
 mod patience;
 mod pick;
 pub mod picker;
+pub mod prequal;
 
 use std::fmt;
 use std::future::Future;

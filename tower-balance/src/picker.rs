@@ -3,7 +3,7 @@
 //! - [`PowerOfTwo`] draws two and takes the one whose [`Load`] is less. With
 //!   [`PendingRequests`](tower_load::pending_requests::PendingRequests) that is least-loaded of two, with
 //!   [`PeakEwma`](tower_load::peak_ewma::PeakEwma) Finagle's balancer.
-//! - `Prequal` asks servers for their load ahead of time.
+//! - [`Prequal`](crate::prequal::Prequal) asks servers for their load ahead of time.
 //! - [`RoundRobin`] takes each in turn, and is here to compare with.
 //!
 //! A picker of your own implements [`Picker`].
@@ -20,7 +20,7 @@ use crate::pick::{is_less_loaded, two_of};
 /// own thread and with no lock held, and should take nanoseconds: look at a few endpoints, not at all.
 ///
 /// What serves many callers clones its picker. A clone shares what was learned where that matters
-/// (`Prequal` shares its probes), and nothing where it doesn't.
+/// ([`Prequal`](crate::prequal::Prequal) shares its probes), and nothing where it doesn't.
 ///
 /// # Example
 ///

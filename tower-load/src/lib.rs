@@ -29,6 +29,7 @@
 //! - `discover`: the streams that add a metric to discovered services.
 
 mod ewma;
+pub mod meter;
 pub mod peak_ewma;
 pub mod pending_requests;
 mod snapshot;

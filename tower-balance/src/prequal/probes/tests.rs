@@ -1,0 +1,302 @@
+use super::*;
+use proptest::prelude::*;
+use tower_rng::{Rng, SplitMix64};
+
+const RULES: Rules = Rules {
+    capacity: 16,
+    max_age: Duration::from_secs(1),
+    probe_timeout: Duration::from_millis(3),
+    probes_per_request: 3.0,
+    removals_per_request: 1.0,
+    surplus: 1.0,
+    quantile: 0.5,
+};
+
+fn id(number: u64) -> EndpointId {
+    EndpointId::new(number)
+}
+
+fn report(in_flight: u32, ms: u64) -> LoadReport {
+    LoadReport::new(in_flight, Some(Duration::from_millis(ms)))
+}
+
+/// Probes of endpoints 0, 1, … with these requests in flight and latencies.
+fn probes(rules: Rules, reports: &[(u32, u64)], now: Instant) -> Probes {
+    let mut probes = Probes::new(rules);
+    for (number, &(in_flight, ms)) in reports.iter().enumerate() {
+        probes.add(id(number as u64), report(in_flight, ms), 100, now);
+    }
+    probes
+}
+
+fn ids(probes: &Probes) -> Vec<u64> {
+    probes.kept.iter().map(|probe| probe.id.number()).collect()
+}
+
+#[test]
+fn fewer_than_two_probes_are_no_choice() {
+    let now = Instant::now();
+    assert_eq!(probes(RULES, &[], now).choose(now), None);
+    assert_eq!(probes(RULES, &[(0, 1)], now).choose(now), None);
+    assert_eq!(
+        probes(RULES, &[(0, 1), (0, 2)], now).choose(now),
+        Some(id(0))
+    );
+}
+
+#[test]
+fn the_fastest_of_the_cold_is_chosen_though_a_hot_one_is_faster() {
+    let now = Instant::now();
+    // The median in flight is 2.
+    let mut probes = probes(RULES, &[(9, 1), (2, 30), (1, 20), (2, 25), (8, 5)], now);
+    assert_eq!(probes.choose(now), Some(id(2)));
+}
+
+#[test]
+fn where_all_are_hot_the_fewest_in_flight_are_chosen() {
+    let now = Instant::now();
+    let mut probes = probes(
+        RULES,
+        &[(0, 10), (0, 10), (0, 10), (5, 10), (6, 1), (7, 1)],
+        now,
+    );
+    for number in 0..3 {
+        probes.forget(id(number));
+    }
+    assert_eq!(probes.choose(now), Some(id(3)));
+    // Its own request counts: now it has as many as the next.
+    assert_eq!(probes.kept[0].in_flight, 6);
+    assert_eq!(probes.choose(now), Some(id(3)));
+    assert_eq!(probes.choose(now), Some(id(4)));
+}
+
+#[test]
+fn a_probe_is_used_as_often_as_it_may_be() {
+    let now = Instant::now();
+    let mut probes = Probes::new(RULES);
+    probes.add(id(1), report(0, 1), 2, now);
+    probes.add(id(2), report(0, 9), 9, now);
+    probes.add(id(3), report(0, 9), 9, now);
+    // At the second use it is hot by its own request, but all are reported to have none in flight.
+    assert_eq!(probes.choose(now), Some(id(1)));
+    probes.in_flight.add(5);
+    probes.in_flight.add(5);
+    probes.in_flight.add(5);
+    probes.in_flight.add(5);
+    assert_eq!(probes.choose(now), Some(id(1)));
+    assert_eq!(ids(&probes), [2, 3]);
+}
+
+#[test]
+fn a_probe_that_is_too_old_is_forgotten() {
+    let now = Instant::now();
+    let mut probes = probes(RULES, &[(0, 1), (0, 2)], now);
+    probes.add(id(7), report(3, 3), 9, now + Duration::from_millis(900));
+    assert!(probes.choose(now + Duration::from_secs(1)).is_some());
+    assert_eq!(probes.choose(now + Duration::from_millis(1001)), None);
+    assert_eq!(ids(&probes), [7]);
+}
+
+#[test]
+fn a_new_probe_takes_the_place_of_the_same_endpoints_and_else_of_the_oldest() {
+    let now = Instant::now();
+    let mut probes = probes(RULES, &[(0, 1); 16], now);
+    probes.add(id(3), report(1, 1), 1, now);
+    assert_eq!(probes.kept.len(), 16);
+    assert_eq!(ids(&probes).last(), Some(&3));
+    probes.add(id(99), report(1, 1), 1, now);
+    assert_eq!(probes.kept.len(), 16);
+    assert_eq!(ids(&probes)[0], 1);
+}
+
+#[test]
+fn the_worst_and_the_oldest_are_removed_in_turns() {
+    let now = Instant::now();
+    // Median 2, so that endpoint 2 is the hottest, and 3 the slowest of the cold.
+    let reports = [(1, 10), (2, 20), (9, 1), (1, 50), (2, 5), (3, 5)];
+    let mut probes = probes(RULES, &reports, now);
+    probes.end_turn();
+    assert_eq!(ids(&probes), [0, 1, 3, 4, 5]);
+    probes.end_turn();
+    assert_eq!(ids(&probes), [1, 3, 4, 5]);
+    probes.end_turn();
+    assert_eq!(ids(&probes), [1, 3, 4]);
+    probes.end_turn();
+    assert_eq!(ids(&probes), [3, 4]);
+    probes.end_turn();
+    assert_eq!(ids(&probes), [4]);
+    probes.end_turn();
+    probes.end_turn();
+    assert!(probes.kept.is_empty());
+}
+
+#[test]
+fn rates_that_are_no_whole_numbers_are_kept_in_the_mean() {
+    let rules = Rules {
+        probes_per_request: 0.75,
+        removals_per_request: 0.25,
+        ..RULES
+    };
+    let now = Instant::now();
+    let mut probes = probes(rules, &[(0, 1); 16], now);
+    let sent: usize = (0..16).map(|_| probes.end_turn()).sum();
+    assert_eq!(sent, 12);
+    assert_eq!(probes.kept.len(), 12);
+}
+
+#[test]
+fn the_reuse_budget_is_that_of_the_paper_in_the_mean() {
+    // 2 / ((1 − 16/100)·3 − 1) = 1.3158.
+    let mut rng = SplitMix64::new(1);
+    let total: u32 = (0..100_000).map(|_| RULES.uses(100, rng.next_f64())).sum();
+    let mean = f64::from(total) / 100_000.0;
+    assert!((mean - 2.0 / 1.52).abs() < 0.01, "{mean}");
+    assert_eq!(RULES.uses(1_000_000, 0.99), 1);
+}
+
+#[test]
+fn with_few_endpoints_a_probe_is_used_until_it_is_old() {
+    for endpoints in [1, 16, 24] {
+        assert_eq!(RULES.uses(endpoints, 0.0), ENDLESS, "{endpoints}");
+    }
+    let now = Instant::now();
+    let mut probes = Probes::new(RULES);
+    probes.add(id(0), report(0, 1), ENDLESS, now);
+    probes.add(id(1), report(0, 2), ENDLESS, now);
+    for _ in 0..100 {
+        assert!(probes.choose(now).is_some());
+    }
+    assert_eq!(probes.kept.len(), 2);
+}
+
+/// What may happen to a pool.
+#[derive(Clone, Debug)]
+enum Event {
+    Add {
+        id: u64,
+        in_flight: u32,
+        ms: u64,
+        uses: u32,
+    },
+    Choose,
+    EndTurn,
+    Forget {
+        id: u64,
+    },
+    Wait {
+        ms: u64,
+    },
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        4 => (0..40_u64, 0..20_u32, 0..50_u64, 1..4_u32)
+            .prop_map(|(id, in_flight, ms, uses)| Event::Add { id, in_flight, ms, uses }),
+        2 => Just(Event::Choose),
+        1 => Just(Event::EndTurn),
+        1 => (0..40_u64).prop_map(|id| Event::Forget { id }),
+        1 => (0..700_u64).prop_map(|ms| Event::Wait { ms }),
+    ];
+    prop::collection::vec(event, 1..200)
+}
+
+/// The rules once more, as the paper has them, over a list of (id, in flight, latency, received, uses).
+#[derive(Default)]
+struct Oracle {
+    kept: Vec<(u64, u32, u64, u64, u32)>,
+    seen: Vec<u32>,
+    turns: usize,
+}
+
+impl Oracle {
+    fn is_hot(&self, in_flight: u32) -> bool {
+        let mut last: Vec<_> = self.seen.iter().rev().take(128).copied().collect();
+        last.sort_unstable();
+        let median = last
+            .get(last.len().div_ceil(2).max(1) - 1)
+            .copied()
+            .unwrap_or(0);
+        in_flight > median
+    }
+
+    fn choose(&mut self, now: u64) -> Option<u64> {
+        self.kept
+            .retain(|&(.., received, _)| now - received <= 1000);
+        if self.kept.len() < 2 {
+            return None;
+        }
+        let cold = self
+            .kept
+            .iter()
+            .filter(|probe| !self.is_hot(probe.1))
+            .min_by_key(|probe| probe.2);
+        let best = cold
+            .or_else(|| self.kept.iter().min_by_key(|probe| probe.1))?
+            .0;
+        for probe in &mut self.kept {
+            if probe.0 == best {
+                probe.1 += 1;
+                probe.4 -= 1;
+            }
+        }
+        self.kept.retain(|probe| probe.4 > 0);
+        Some(best)
+    }
+
+    fn end_turn(&mut self) {
+        self.turns += 1;
+        let gone = if self.turns % 2 == 0 {
+            self.kept.first().map(|probe| probe.0)
+        } else {
+            let hottest = self
+                .kept
+                .iter()
+                .filter(|probe| self.is_hot(probe.1))
+                .max_by_key(|probe| probe.1);
+            hottest
+                .or_else(|| self.kept.iter().max_by_key(|probe| probe.2))
+                .map(|probe| probe.0)
+        };
+        // An empty pool has nothing to remove, and the turn isn't used.
+        match gone {
+            Some(gone) => self.kept.retain(|probe| probe.0 != gone),
+            None => self.turns -= 1,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_pool_does_what_the_oracle_does(events in events()) {
+        let start = Instant::now();
+        let (mut probes, mut oracle, mut now_ms) = (Probes::new(RULES), Oracle::default(), 0);
+        for event in events {
+            let now = start + Duration::from_millis(now_ms);
+            match event {
+                Event::Add { id: number, in_flight, ms, uses } => {
+                    probes.add(id(number), report(in_flight, ms), uses, now);
+                    oracle.seen.push(in_flight);
+                    oracle.kept.retain(|probe| probe.0 != number);
+                    oracle.kept.push((number, in_flight, ms, now_ms, uses));
+                    if oracle.kept.len() > 16 {
+                        oracle.kept.remove(0);
+                    }
+                }
+                Event::Choose => {
+                    prop_assert_eq!(probes.choose(now).map(EndpointId::number), oracle.choose(now_ms));
+                }
+                Event::EndTurn => {
+                    prop_assert_eq!(probes.end_turn(), 3);
+                    oracle.end_turn();
+                }
+                Event::Forget { id: number } => {
+                    probes.forget(id(number));
+                    oracle.kept.retain(|probe| probe.0 != number);
+                }
+                Event::Wait { ms } => now_ms += ms,
+            }
+            let expected: Vec<_> = oracle.kept.iter().map(|probe| probe.0).collect();
+            prop_assert_eq!(ids(&probes), expected);
+        }
+    }
+}
