@@ -16,7 +16,7 @@ use tower_layer::Layer;
 use tower_load::Load;
 use tower_service::Service;
 
-use crate::permits::{Permit, Permits, Waiter};
+use crate::permits::{Held, Permit, Permits, Waiter};
 
 /// Wraps each service in a [`ConcurrencyLimit`] of its own.
 ///
@@ -113,7 +113,7 @@ struct Claim(Stage);
 /// a claim is dropped.
 enum Stage {
     None,
-    Held(ManuallyDrop<Permit>),
+    Held(Held),
     /// Of one permit. Tokio's `OwnedSemaphorePermit` counts its permits, and is larger.
     HeldOfSemaphore(ManuallyDrop<Arc<Semaphore>>),
     /// Boxed, as it is rare and large.
@@ -125,6 +125,8 @@ enum Waiting {
     Unqueued(Pool),
     Queued(Waiter),
     QueuedAtSemaphore(AcquireOwned),
+    /// The semaphore is closed. No permit ever comes, and there is no error to say so with.
+    ForEver,
 }
 
 type AcquireOwned =
@@ -259,16 +261,18 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
-    #[inline]
+    // These three always: a call that isn't inlined hands its future over through memory, and where every layer
+    // does so, that is a third of what a stack costs.
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        match self.claim.0 {
-            Stage::Held(_) | Stage::HeldOfSemaphore(_) => {}
-            Stage::None => match self.pool.try_acquire() {
-                // The claim is none, so it isn't dropped: that would ask in every call what it is.
-                Ok(claim) => mem::forget(mem::replace(&mut self.claim, claim)),
-                Err(_) => ready!(self.claim.poll(&self.pool, cx)),
-            },
-            Stage::Waiting(_) => ready!(self.claim.poll(&self.pool, cx)),
+        let claimed = match self.claim.0 {
+            Stage::None => self.pool.try_acquire().ok(),
+            _ => None,
+        };
+        match claimed {
+            // The claim was none, so it isn't dropped: that would ask in every call what it is.
+            Some(claim) => mem::forget(mem::replace(&mut self.claim, claim)),
+            None => ready!(self.claim.poll(&self.pool, cx)),
         }
         let polled = self.inner.poll_ready(cx);
         match (&polled, self.while_pending) {
@@ -281,7 +285,7 @@ where
         polled
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, req: Request) -> Self::Future {
         if let Stage::None = self.claim.0 {
             self.claim = self.pool.claim();
@@ -335,10 +339,10 @@ where
 {
     type Output = Result<T, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Stage::None | Stage::Waiting(_) = this.claim.0 {
+        if let Stage::Waiting(_) = this.claim.0 {
             ready!(this.claim.poll_waiting(cx));
         }
         this.inner.poll(cx)
@@ -392,7 +396,7 @@ impl Claim {
 
     #[inline]
     fn held(permit: Permit) -> Self {
-        Self(Stage::Held(ManuallyDrop::new(permit)))
+        Self(Stage::Held(permit.hold()))
     }
 
     /// Of a permit that has been taken from `semaphore`.
@@ -412,8 +416,7 @@ impl Claim {
         if let Stage::None = self.0 {
             *self = match (pool.try_acquire(), pool) {
                 (Ok(claim), _) => claim,
-                // No permit ever comes, and there is no error to say so with.
-                (Err(NoPermit::EverAgain), _) => return Poll::Pending,
+                (Err(NoPermit::EverAgain), _) => Self::waiting(Waiting::ForEver),
                 (Err(NoPermit::Yet), Pool::Own(permits)) => match permits.acquire(cx) {
                     Ok(permit) => Self::held(permit),
                     Err(waiter) => {
@@ -436,20 +439,21 @@ impl Claim {
     #[inline(never)]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let waiting = match &mut self.0 {
-            Stage::None => return Poll::Pending,
             Stage::Waiting(waiting) => waiting,
-            Stage::Held(_) | Stage::HeldOfSemaphore(_) => return Poll::Ready(()),
+            Stage::None | Stage::Held(_) | Stage::HeldOfSemaphore(_) => return Poll::Ready(()),
         };
         *self = match &mut ***waiting {
             // Waiting -> Held | Waiting
             Waiting::Unqueued(pool) => {
-                let pool = pool.clone();
-                *self = Self::none();
-                return self.poll(&pool, cx);
+                // Not in its place, which must not be empty should this panic: it would pass for a permit.
+                let mut claim = Self::none();
+                let polled = claim.poll(&pool.clone(), cx);
+                *self = claim;
+                return polled;
             }
             // Waiting -> Held
             Waiting::Queued(waiter) => Self::held(ready!(waiter.poll(cx))),
-            // Waiting -> Held | None
+            // Waiting -> Held | Waiting
             Waiting::QueuedAtSemaphore(acquire) => match ready!(acquire.as_mut().poll(cx)) {
                 Ok(permit) => {
                     let semaphore = Arc::clone(permit.semaphore());
@@ -457,34 +461,45 @@ impl Claim {
                     Self::held_of_semaphore(semaphore)
                 }
                 Err(_closed) => {
-                    *self = Self::none();
+                    *self = Self::waiting(Waiting::ForEver);
                     return Poll::Pending;
                 }
             },
+            Waiting::ForEver => return Poll::Pending,
         };
         Poll::Ready(())
+    }
+
+    /// Gives up what isn't one of our own permits.
+    #[inline(never)]
+    fn give_up(&mut self) {
+        let stage = mem::replace(&mut self.0, Stage::None);
+        if let Stage::HeldOfSemaphore(semaphore) = stage {
+            semaphore.add_permits(1);
+            drop(ManuallyDrop::into_inner(semaphore));
+        } else {
+            stage.give_up_waiting();
+        }
+    }
+}
+
+impl Stage {
+    #[cold]
+    #[inline(never)]
+    fn give_up_waiting(self) {
+        if let Self::Waiting(waiting) = self {
+            drop(ManuallyDrop::into_inner(waiting));
+        }
     }
 }
 
 impl Drop for Claim {
     #[inline]
     fn drop(&mut self) {
-        match mem::replace(&mut self.0, Stage::None) {
-            Stage::None => {}
-            Stage::Held(permit) => drop(ManuallyDrop::into_inner(permit)),
-            stage => stage.give_up(),
-        }
-    }
-}
-
-impl Stage {
-    #[inline(never)]
-    fn give_up(self) {
-        match self {
-            Self::None => {}
-            Self::Held(permit) => drop(ManuallyDrop::into_inner(permit)),
-            Self::HeldOfSemaphore(semaphore) => ManuallyDrop::into_inner(semaphore).add_permits(1),
-            Self::Waiting(waiting) => drop(ManuallyDrop::into_inner(waiting)),
+        if let Stage::Held(permit) = self.0 {
+            permit.release();
+        } else {
+            self.give_up();
         }
     }
 }

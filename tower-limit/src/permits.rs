@@ -39,6 +39,12 @@ pub(crate) struct Permit {
     slot: &'static Slot,
 }
 
+/// A permit that is given back by [`release`](Self::release) only, so that it has no code for its drop.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    slot: &'static Slot,
+}
+
 /// A place in the queue, given up when dropped. If it holds a permit by then, that is passed on.
 pub(crate) struct Waiter {
     permits: Permits,
@@ -170,6 +176,23 @@ impl Drop for Waiter {
         if waker.is_none() {
             slot.release();
         }
+    }
+}
+
+impl Permit {
+    /// Makes it the holder's to give back.
+    #[inline]
+    pub(crate) fn hold(self) -> Held {
+        let slot = self.slot;
+        mem::forget(self);
+        Held { slot }
+    }
+}
+
+impl Held {
+    #[inline]
+    pub(crate) fn release(self) {
+        self.slot.release();
     }
 }
 

@@ -146,7 +146,8 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
-    #[inline]
+    // These three always: else the future of all that is inside is handed over through memory.
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         // Asked even if it was ready before: it may have failed since.
         self.is_ready = match self.inner.poll_ready(cx) {
@@ -160,7 +161,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, req: Req) -> Self::Future {
         let state = if self.is_ready {
             self.is_ready = false;
@@ -187,7 +188,7 @@ where
 {
     type Output = Result<T, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project().state.project() {
             StateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),

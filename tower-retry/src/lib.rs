@@ -193,12 +193,13 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<P, S, Request>;
 
-    #[inline]
+    // These three always: else the future of all that is inside is handed over through memory.
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.service.poll_ready(cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Request) -> Self::Future {
         let copy = self.policy.clone_request(&request);
         // The ready instance makes the call, and the clone, which is not, waits in the future.
@@ -259,7 +260,7 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match ready!(self.as_mut().poll_try(cx)) {
             Some(result) => Poll::Ready(result),
@@ -276,7 +277,7 @@ where
     /// Polls the try that is under way, if one is. `None` where another is wanted.
     ///
     /// - Called → Waiting, or done.
-    #[inline]
+    #[inline(always)]
     fn poll_try(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
