@@ -1,14 +1,25 @@
 //! A web framework that is trivial to begin with and production grade out of the box.
 
 mod app;
+#[cfg(feature = "auth")]
+pub mod auth;
 pub mod body;
 mod captures;
+#[cfg(feature = "cookies")]
+pub mod cookies;
 pub mod extract;
+#[cfg(feature = "forms")]
+pub mod forms;
+#[cfg(feature = "headers")]
+pub mod headers;
 pub mod json;
 pub mod problem;
 pub mod respond;
 mod routing;
 mod shutdown;
+#[cfg(feature = "sse")]
+pub mod sse;
+pub mod streams;
 
 pub use app::App;
 pub use body::Body;

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::{Method, StatusCode};
 
 use crate::body::Body;
+use crate::extract::RequestHead;
 use crate::problem::Problem;
+use crate::shutdown::Shutdown;
 
 /// What a handler may return.
 ///
@@ -53,6 +55,52 @@ pub trait IntoResponse: Sized {
         drop(headers);
         self.into_response()
     }
+
+    /// Whether it must know the request: the router calls [`into_response_to`](Self::into_response_to) then.
+    ///
+    /// A file needs the ranges and conditions that were asked for, a stream of events the application's end. A type
+    /// that wraps such a one passes on both.
+    const NEEDS_REQUEST: bool = false;
+
+    /// The response that it is to this request. By default, the same to each.
+    fn into_response_to(self, request: &Asked) -> Response {
+        let _ = request;
+        self.into_response()
+    }
+}
+
+/// What a response may know of the request that it answers.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    method: Method,
+    headers: HeaderMap,
+    shutdown: Option<Shutdown>,
+}
+
+impl Asked {
+    /// Keeps what a response may want to know of this request.
+    pub fn new(head: &RequestHead) -> Self {
+        Self {
+            method: head.method.clone(),
+            headers: head.headers.clone(),
+            shutdown: head.shutdown(),
+        }
+    }
+
+    /// The request's method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The request's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Tells when the application shuts down. `None` if the request came by no application.
+    pub fn shutdown(&self) -> Option<Shutdown> {
+        self.shutdown.clone()
+    }
 }
 
 /// An HTTP response, by default with [our body](Body).
@@ -93,6 +141,46 @@ macro_rules! responses {
 
 pub(crate) use responses;
 
+/// How a wrapper has to answer, and so what it wraps.
+enum How<'a> {
+    In(HeaderMap),
+    To(&'a Asked),
+}
+
+impl How<'_> {
+    #[inline]
+    fn answer(self, inner: impl IntoResponse) -> Response {
+        match self {
+            Self::In(headers) => inner.into_response_in(headers),
+            Self::To(request) => inner.into_response_to(request),
+        }
+    }
+}
+
+/// Implements the trait for types that wrap others.
+macro_rules! wrappers {
+    ($($(#[$meta:meta])* [$($generics:tt)*] $type:ty, $needs:expr => |$this:ident, $how:ident| $response:expr;)*) => {$(
+        $(#[$meta])*
+        impl<$($generics)*> IntoResponse for $type {
+            const NEEDS_REQUEST: bool = $needs;
+
+            fn into_response(self) -> Response {
+                self.into_response_in(HeaderMap::new())
+            }
+
+            fn into_response_in(self, headers: HeaderMap) -> Response {
+                let ($this, $how) = (self, How::In(headers));
+                $response
+            }
+
+            fn into_response_to(self, request: &Asked) -> Response {
+                let ($this, $how) = (self, How::To(request));
+                $response
+            }
+        }
+    )*};
+}
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
 
@@ -121,32 +209,43 @@ responses! {
         *response.status_mut() = status;
         response
     };
-    [R: IntoResponse] (StatusCode, R) => |this, headers| {
-        let mut response = this.1.into_response_in(headers);
+}
+
+wrappers! {
+    [R: IntoResponse] (StatusCode, R), R::NEEDS_REQUEST => |this, how| {
+        let mut response = how.answer(this.1);
         *response.status_mut() = this.0;
         response
     };
-    [H: IntoHeaders, R: IntoResponse] (H, R) => |this, headers| {
-        let mut response = this.1.into_response_in(headers);
+    [H: IntoHeaders, R: IntoResponse] (H, R), R::NEEDS_REQUEST => |this, how| {
+        let mut response = how.answer(this.1);
         this.0.put(response.headers_mut());
         response
     };
-    [H: IntoHeaders, R: IntoResponse] (StatusCode, H, R) => |this, headers| {
-        let mut response = this.2.into_response_in(headers);
+    [H: IntoHeaders, R: IntoResponse] (StatusCode, H, R), R::NEEDS_REQUEST => |this, how| {
+        let mut response = how.answer(this.2);
         *response.status_mut() = this.0;
         this.1.put(response.headers_mut());
         response
     };
-    [T: IntoResponse, E: IntoResponse] Result<T, E> => |result, headers| match result {
-        Ok(value) => value.into_response_in(headers),
-        Err(error) => error.into_response_in(headers),
+    [T: IntoResponse, E: IntoResponse] Result<T, E>, T::NEEDS_REQUEST || E::NEEDS_REQUEST => |result, how| match result {
+        Ok(value) => how.answer(value),
+        Err(error) => how.answer(error),
     };
     /// `None` is a 404.
-    [T: IntoResponse] Option<T> => |option, headers| match option {
-        Some(value) => value.into_response_in(headers),
+    [T: IntoResponse] Option<T>, T::NEEDS_REQUEST => |option, how| match option {
+        Some(value) => how.answer(value),
         None => Problem::new(StatusCode::NOT_FOUND).into_response(),
     };
-    [T: IntoResponse] Box<T> => |this, headers| (*this).into_response_in(headers);
+    [T: IntoResponse] Box<T>, T::NEEDS_REQUEST => |this, how| how.answer(*this);
+    [T: IntoResponse] Created<T>, T::NEEDS_REQUEST => |created, how| {
+        let mut response = how.answer(created.body);
+        *response.status_mut() = StatusCode::CREATED;
+        if let Some(location) = created.location {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
+    };
 }
 
 impl IntoResponse for Infallible {
@@ -244,14 +343,6 @@ responses! {
     [] NoContent => |_this, headers| {
         let mut response = untyped(Body::empty(), headers);
         *response.status_mut() = StatusCode::NO_CONTENT;
-        response
-    };
-    [T: IntoResponse] Created<T> => |created, headers| {
-        let mut response = created.body.into_response_in(headers);
-        *response.status_mut() = StatusCode::CREATED;
-        if let Some(location) = created.location {
-            response.headers_mut().insert(LOCATION, location);
-        }
         response
     };
     [] Redirect => |redirect, headers| {
