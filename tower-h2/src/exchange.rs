@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use h2::Reason;
 use h2::server::SendResponse;
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::failure::reason_for;
+use crate::fields::{announce_length, strip_connection_fields};
 use crate::pace::Pace;
 use crate::send_body::{SendBody, SendBuf};
 use crate::{Error, ErrorKind};
@@ -178,7 +178,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (mut head, body) = response.into_parts();
-    strip_connection_headers(&mut head.headers);
+    strip_connection_fields(&mut head.headers);
     // An interim response isn't an answer, and the statuses after it have no content by definition.
     if head.status.is_informational() {
         respond.send_reset(Reason::INTERNAL_ERROR);
@@ -196,43 +196,6 @@ where
         .send_response(Response::from_parts(head, ()), last)
         .map_err(Error::from_h2)?;
     Ok((!last).then(|| SendBody::new(stream, body)))
-}
-
-/// Removes what is about an HTTP/1 connection (RFC 9113, section 8.2.2), which a peer must refuse.
-fn strip_connection_headers(headers: &mut HeaderMap) {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-    // Nearly always none is there: one pass is cheaper than six lookups.
-    let is_bad = |name: &HeaderName| {
-        *name == CONNECTION
-            || *name == TRANSFER_ENCODING
-            || *name == UPGRADE
-            || *name == TE
-            || *name == KEEP_ALIVE
-            || *name == PROXY_CONNECTION
-    };
-    if headers.keys().any(is_bad) {
-        for name in [
-            CONNECTION,
-            TRANSFER_ENCODING,
-            UPGRADE,
-            TE,
-            KEEP_ALIVE,
-            PROXY_CONNECTION,
-        ] {
-            headers.remove(name);
-        }
-    }
-}
-
-/// Says how long the body is, where it is known and isn't said yet.
-fn announce_length<B: Body>(headers: &mut HeaderMap, body: &B) {
-    if let Some(length) = body.size_hint().exact() {
-        if !headers.contains_key(CONTENT_LENGTH) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-    }
 }
 
 /// While the service is at work, a reset by the peer, or the end of the connection, ends the exchange.

@@ -23,6 +23,8 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// The connection couldn't be made; the connector's error is the source.
+    Connect,
     /// The transport below failed, or it ended in the middle of something.
     Io,
     /// The peer broke the protocol, or a limit that this side has set; it was told so.
@@ -75,8 +77,11 @@ impl Error {
             ErrorKind::Io
         } else if error.is_library() {
             ErrorKind::Protocol
-        } else if error.is_reset() {
+        } else if error.is_reset() && error.is_remote() {
             ErrorKind::Reset
+        } else if error.is_reset() {
+            // Nothing but a body that failed resets a stream which someone still waits for.
+            ErrorKind::Body
         } else if error.is_go_away() && error.is_remote() {
             ErrorKind::GoAway
         } else if error.reason().is_some() {
@@ -88,9 +93,17 @@ impl Error {
         Self {
             kind,
             reason,
-            unprocessed: reason == Some(Reason::REFUSED_STREAM) && error.is_remote(),
+            // A GOAWAY fails only the streams after the last that it names.
+            unprocessed: error.is_remote()
+                && (error.is_go_away() || reason == Some(Reason::REFUSED_STREAM)),
             source: Some(error.into()),
         }
+    }
+
+    /// The request never left.
+    pub(crate) fn before_sending(mut self) -> Self {
+        self.unprocessed = true;
+        self
     }
 
     /// What has failed.
@@ -132,6 +145,7 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
+            ErrorKind::Connect => "the connection couldn't be made",
             ErrorKind::Io => "the transport of the connection failed",
             ErrorKind::Protocol => "the peer broke the protocol",
             ErrorKind::Reset => "the peer has reset the stream",

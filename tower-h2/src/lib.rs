@@ -9,8 +9,11 @@
 //! writes the responses that are there at once together; only a request that has to wait gets a task. See
 //! [`server::Connection`].
 
+pub mod client;
 mod exchange;
 mod failure;
+mod fields;
+mod gate;
 mod pace;
 mod recv_body;
 mod send_body;

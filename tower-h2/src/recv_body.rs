@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::client::Hold;
 use crate::{Error, ErrorKind};
 
 /// How much a reader may have taken before the peer is told, so that small messages don't each cost it.
@@ -30,6 +31,8 @@ pub struct RecvBody {
     /// Taken by the reader, and not yet given back to the peer's window.
     unreleased: usize,
     length: Option<u64>,
+    /// What a client's request holds until its response is over.
+    hold: Option<Hold>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,23 @@ impl RecvBody {
             stream: Some(stream),
             unreleased: 0,
             length: if ended { Some(0) } else { length },
+            hold: None,
+        }
+    }
+
+    /// Holds `hold` until the body is over.
+    pub(crate) fn with_hold(mut self, hold: Option<Hold>) -> Self {
+        self.hold = hold;
+        if self.stage == Stage::Ended {
+            self.end();
+        }
+        self
+    }
+
+    fn end(&mut self) {
+        self.stage = Stage::Ended;
+        if let Some(hold) = self.hold.take() {
+            hold.finish();
         }
     }
 
@@ -58,6 +78,7 @@ impl RecvBody {
             stage: Stage::Ended,
             unreleased: 0,
             length: Some(0),
+            hold: None,
         }
     }
 
@@ -93,14 +114,16 @@ impl Body for RecvBody {
         let Some(stream) = &mut this.stream else {
             return Poll::Ready(None);
         };
-        if this.stage == Stage::Data {
+        while this.stage == Stage::Data {
             match stream.poll_data(cx) {
+                // It carries nothing but perhaps the end.
+                Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
                 Poll::Ready(Some(Ok(data))) => {
                     this.took(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.stage = Stage::Ended;
+                    this.end();
                     return Poll::Ready(Some(Err(Error::from_h2(error))));
                 }
                 Poll::Ready(None) => this.stage = Stage::Trailers,
@@ -112,7 +135,7 @@ impl Body for RecvBody {
         }
         if this.stage == Stage::Trailers {
             let trailers = ready!(stream.poll_trailers(cx));
-            this.stage = Stage::Ended;
+            this.end();
             return match trailers {
                 Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
                 Err(error) => Poll::Ready(Some(Err(Error::from_h2(error)))),
@@ -151,13 +174,6 @@ impl fmt::Debug for RecvBody {
             .field("remaining", &self.length)
             .finish_non_exhaustive()
     }
-}
-
-/// The length that the head announces. HTTP/2 bodies have an end of their own, so it is only a hint,
-/// which h2 holds the peer to.
-pub(crate) fn announced_length(headers: &http::HeaderMap) -> Option<u64> {
-    let length = headers.get(http::header::CONTENT_LENGTH)?;
-    length.to_str().ok()?.parse().ok()
 }
 
 impl From<Error> for std::io::Error {

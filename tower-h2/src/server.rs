@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::exchange::{Exchange, Paced};
+use crate::fields::announced_length;
 use crate::pace::Pace;
-use crate::recv_body::announced_length;
 use crate::send_body::SendBuf;
 use crate::{Error, ErrorKind, RecvBody};
 

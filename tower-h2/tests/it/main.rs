@@ -1,4 +1,6 @@
 //! Behaviour on real connections, over in-memory pipes and paused time.
 
+mod client;
 mod server;
 mod support;
+mod wire;
