@@ -1,13 +1,551 @@
 //! The application.
 
-/// An application: routes, layers, and what they need.
-#[derive(Debug, Default)]
-pub struct App {}
+use std::any::TypeId;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Method;
+use http::request::Parts;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::BoxError;
+use crate::body::Body;
+use crate::extract::{Request, Requirements};
+use crate::handler::{Answers, Endpoint, Handler, Resource, Routes};
+use crate::layered::{
+    BoxFuture, CatchPanic, Erased, ErasedLayer, Next, Stage, erase, panicked, wrap,
+};
+use crate::pattern::Pattern;
+use crate::respond::{IntoResponse, Response};
+use crate::routing::{
+    Around, Draft, Inside, Mounted, Router, Settings, TrailingSlash, Where, check_requirements,
+};
+use crate::shutdown::ShutdownSource;
+
+/// How large a request's body may be, unless the application or the route says otherwise: 2 MB.
+pub const DEFAULT_BODY_LIMIT: u64 = 2 * 1024 * 1024;
+
+/// An application: its routes, the layers around them, and how it begins and ends.
+///
+/// The order in which routes and layers are added to each other doesn't matter. Layers stand in one list, the outermost first,
+/// around everything: each route, mounted service and fallback, and what is answered without any.
+///
+/// # Answers without a route
+///
+/// `HEAD` is answered by the route for `GET`, without its body; `OPTIONS` by the list of the methods that there are. A path that
+/// no route has is a 404, a method that a path doesn't have a 405 with `Allow`, a handler that panics a 500, a body that is too large a 413: all
+/// of them [problems](crate::Problem).
+///
+/// # Example
+///
+/// ```
+/// use tower_web::prelude::*;
+///
+/// #[get("/hello/{name}")]
+/// async fn hello(name: String) -> String {
+///     format!("hello, {name}")
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let client = App::new().route(hello).test();
+/// client.get("/hello/world").await.assert_text("hello, world");
+/// client.get("/nowhere").await.assert_status(404);
+/// client.post("/hello/world").await.assert_status(405).assert_header("allow", "GET, HEAD, OPTIONS");
+/// # }
+/// ```
+#[must_use = "an application does nothing until it is served"]
+pub struct App {
+    drafts: Vec<Draft>,
+    layers: Vec<ErasedLayer>,
+    rewrites: Vec<Rewrite>,
+    provided: Vec<TypeId>,
+    faults: Vec<String>,
+    body_limit: Option<u64>,
+    trailing_slash: TrailingSlash,
+    on_start: Vec<Hook>,
+    on_shutdown: Vec<Hook>,
+}
+
+type Rewrite = Box<dyn Fn(&mut Parts) + Send + Sync>;
+type Hook = Box<dyn FnOnce() -> BoxFuture<Result<(), BoxError>> + Send>;
 
 impl App {
-    /// Declares that a layer puts a `T` into each request's extensions.
-    #[must_use]
-    pub fn provide<T: 'static>(self) -> Self {
+    /// An application without routes: every path is a 404.
+    pub fn new() -> Self {
+        Self {
+            drafts: Vec::new(),
+            layers: Vec::new(),
+            rewrites: Vec::new(),
+            provided: Vec::new(),
+            faults: Vec::new(),
+            body_limit: None,
+            trailing_slash: TrailingSlash::default(),
+            on_start: Vec::new(),
+            on_shutdown: Vec::new(),
+        }
+    }
+
+    /// Adds a free function with `#[get("/…")]` or its like.
+    pub fn route<H: Handler>(mut self, handler: H) -> Self {
+        // The type says it all.
+        drop(handler);
+        let mut routes = Routes::new(());
+        H::register(&mut routes);
+        self.add(routes);
         self
     }
+
+    /// Adds a value whose type has an `impl` with `#[resource("/…")]`.
+    pub fn resource<R: Resource>(mut self, resource: R) -> Self {
+        let mut routes = Routes::new(resource);
+        R::register(&mut routes);
+        self.add(routes);
+        self
+    }
+
+    fn add<T>(&mut self, routes: Routes<T>) {
+        let Routes { layers, routes, .. } = routes;
+        let shared = (!layers.is_empty()).then(|| wrap(layers, Next::new(Inside)));
+        for (spec, mut endpoint) in routes {
+            if !spec.layers.is_empty() {
+                endpoint = Arc::new(Around {
+                    layers: wrap(spec.layers, Next::new(Inside)),
+                    endpoint,
+                });
+            }
+            self.drafts.push(Draft {
+                answers: spec.answers,
+                path: spec.path,
+                place: Where::Handler(spec.place),
+                body_limit: spec.body_limit,
+                requirements: spec.requirements,
+                endpoint: around(shared.as_ref(), endpoint),
+            });
+        }
+    }
+
+    /// Adds any Tower service, for all requests whose path begins with `prefix`, which the service doesn't see. The longest prefix
+    /// wins, and a route wins over a prefix.
+    ///
+    /// Its errors become problems. Each request takes a clone of it.
+    #[track_caller]
+    pub fn mount<S, B>(mut self, prefix: &str, service: S) -> Self
+    where
+        S: Service<Request, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let place = Where::Call("the service mounted", std::panic::Location::caller());
+        let prefix = prefix.trim_end_matches('/');
+        let endpoint: Arc<dyn Endpoint> = Arc::new(Mounted {
+            service: Next::new(Erased(service)),
+            segments: prefix.matches('/').count(),
+        });
+        let paths = [
+            prefix.to_owned(),
+            format!("{prefix}/"),
+            format!("{prefix}/{{*mounted}}"),
+        ];
+        for path in paths.into_iter().filter(|path| !path.is_empty()) {
+            self.drafts.push(Draft {
+                answers: Answers::Any,
+                path,
+                place: place.clone(),
+                body_limit: None,
+                requirements: Requirements::default(),
+                endpoint: Arc::clone(&endpoint),
+            });
+        }
+        self
+    }
+
+    /// Adds all routes of another application below `prefix`, with its layers around them and its fallback for the paths
+    /// below the prefix that none of them has. `/` in it is the prefix itself.
+    ///
+    /// What the other has set (rewriting, the policy of slashes) doesn't come along; this
+    /// application's holds. Its start and shutdown hooks do, and its body limit for its own routes.
+    #[track_caller]
+    pub fn nest(mut self, prefix: &str, inner: Self) -> Self {
+        let place = Where::Call("the application nested", std::panic::Location::caller());
+        let prefix = prefix.trim_end_matches('/');
+        if let Err(error) = Pattern::parse(if prefix.is_empty() { "/" } else { prefix }) {
+            self.faults
+                .push(format!("{place}: the prefix `{prefix}`: {error}"));
+        }
+        if !inner.rewrites.is_empty() {
+            self.faults.push(format!(
+                "{place} rewrites requests, and it is too late for that when they get there: let this application do it"
+            ));
+        }
+        let shared = (!inner.layers.is_empty()).then(|| wrap(inner.layers, Next::new(Inside)));
+        for draft in inner.drafts {
+            let path = match &*draft.path {
+                "/" if !prefix.is_empty() => prefix.to_owned(),
+                path => format!("{prefix}{path}"),
+            };
+            self.drafts.push(Draft {
+                path,
+                body_limit: draft.body_limit.or(inner.body_limit),
+                endpoint: around(shared.as_ref(), draft.endpoint),
+                ..draft
+            });
+        }
+        self.provided.extend(inner.provided);
+        self.faults.extend(inner.faults);
+        self.on_start.extend(inner.on_start);
+        self.on_shutdown.extend(inner.on_shutdown);
+        self
+    }
+
+    /// Answers what no route does. In a [nested](Self::nest) application, what none does below its prefix.
+    ///
+    /// `#[fallback]` above a free function makes a handler of it.
+    pub fn fallback<H: Handler>(self, handler: H) -> Self {
+        self.route(handler)
+    }
+
+    /// Puts a layer around everything, inside those that were added before it.
+    ///
+    /// Any Tower layer will do, over any request body, whose service answers with any [`http_body::Body`] and fails with any error: an
+    /// error becomes a problem as soon as it leaves the layer. Where one layer shall see the errors of another (a retry around a
+    /// timeout), give both as one: `.layer((retry, timeout))`.
+    ///
+    /// **Cost.** A clone of the layer's service and a boxed future for each request.
+    pub fn layer<L, S, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<Next, Service = S> + Send + 'static,
+        S: Service<Request, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.layers.push(erase(layer));
+        self
+    }
+
+    /// Changes each request before a route is sought, inside all layers: another path, another method.
+    pub fn rewrite<F>(mut self, rewrite: F) -> Self
+    where
+        F: Fn(&mut Parts) + Send + Sync + 'static,
+    {
+        self.rewrites.push(Box::new(rewrite));
+        self
+    }
+
+    /// Declares that a layer puts a `T` into each request's extensions.
+    ///
+    /// A handler that takes [`Extension<T>`](crate::extract::Extension) without this declaration keeps the application from being
+    /// built.
+    pub fn provide<T: Clone + Send + Sync + 'static>(mut self) -> Self {
+        self.provided.push(TypeId::of::<T>());
+        self
+    }
+
+    /// Limits the size of requests' bodies to so many bytes, by default [2 MB](DEFAULT_BODY_LIMIT). `#[body_limit(…)]` on a
+    /// route replaces it there. What is larger is a 413.
+    pub fn body_limit(mut self, bytes: u64) -> Self {
+        self.body_limit = Some(bytes);
+        self
+    }
+
+    /// What a slash more or less at the end of a path means.
+    pub fn trailing_slash(mut self, policy: TrailingSlash) -> Self {
+        self.trailing_slash = policy;
+        self
+    }
+
+    /// Runs before the first request. Where it fails, the application doesn't start.
+    pub fn on_start<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.on_start.push(Box::new(move || Box::pin(hook())));
+        self
+    }
+
+    /// Runs when the last request has been answered, in the reverse order of addition.
+    pub fn on_shutdown<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.on_shutdown.push(Box::new(move || Box::pin(hook())));
+        self
+    }
+
+    /// Builds the application, once: all its connections share what its layers count.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] tells everything that is wrong: routes that conflict, with the places of both; paths that
+    /// aren't any; extensions that nothing provides.
+    pub fn build(self) -> Result<AppService, BuildError> {
+        let mut faults = self.faults;
+        check_requirements(&self.drafts, &self.provided, &mut faults);
+        let shutdown = ShutdownSource::new();
+        let settings = Settings {
+            body_limit: self.body_limit.unwrap_or(DEFAULT_BODY_LIMIT),
+            trailing_slash: self.trailing_slash,
+            shutdown: shutdown.clone(),
+        };
+        let router = Router::new(self.drafts, &settings, &mut faults);
+        if !faults.is_empty() {
+            return Err(BuildError { faults });
+        }
+        let core = Arc::new(Core {
+            router,
+            rewrites: self.rewrites,
+        });
+        let layers =
+            (!self.layers.is_empty()).then(|| wrap(self.layers, Next::new(Arc::clone(&core))));
+        Ok(AppService {
+            built: Arc::new(Built {
+                core,
+                layers,
+                shutdown,
+                hooks: std::sync::Mutex::new(Hooks {
+                    on_start: self.on_start,
+                    on_shutdown: self.on_shutdown,
+                }),
+            }),
+        })
+    }
+}
+
+fn around(layers: Option<&Next>, endpoint: Arc<dyn Endpoint>) -> Arc<dyn Endpoint> {
+    match layers {
+        Some(layers) => Arc::new(Around {
+            layers: layers.clone(),
+            endpoint,
+        }),
+        None => endpoint,
+    }
+}
+
+impl Default for App {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes = self.drafts.iter().map(|draft| &draft.path);
+        f.debug_struct("App")
+            .field("routes", &routes.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an application can't be built: everything that is wrong, a line each.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BuildError {
+    faults: Vec<String>,
+}
+
+impl BuildError {
+    /// What is wrong, each in words.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+}
+
+/// As displayed, since this is what a `main` that returns it prints.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the application can't be built")?;
+        for fault in &self.faults {
+            write!(f, "\n- {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for BuildError {}
+
+/// An application that has been built, as a Tower service.
+///
+/// **Readiness.** Always. **Errors.** None: all of them are responses. **Cancellation.** Dropping the future drops the handler.
+/// Clones are handles of one and the same.
+#[derive(Clone)]
+pub struct AppService {
+    built: Arc<Built>,
+}
+
+struct Built {
+    core: Arc<Core>,
+    layers: Option<Next>,
+    shutdown: ShutdownSource,
+    hooks: std::sync::Mutex<Hooks>,
+}
+
+#[derive(Default)]
+struct Hooks {
+    on_start: Vec<Hook>,
+    on_shutdown: Vec<Hook>,
+}
+
+/// What is inside of all layers.
+struct Core {
+    router: Router,
+    rewrites: Vec<Rewrite>,
+}
+
+impl Core {
+    fn answer(&self, request: Request) -> BoxFuture<Response> {
+        if self.rewrites.is_empty() {
+            return self.router.answer(request);
+        }
+        let (mut parts, body) = request.into_parts();
+        let rewritten = catch_unwind(AssertUnwindSafe(|| {
+            self.rewrites.iter().for_each(|rewrite| rewrite(&mut parts))
+        }));
+        match rewritten {
+            Ok(()) => self.router.answer(Request::from_parts(parts, body)),
+            Err(panic) => Box::pin(std::future::ready(panicked(&*panic).into_response())),
+        }
+    }
+}
+
+impl Stage for Arc<Core> {
+    fn run(&self, request: Request) -> BoxFuture<Response> {
+        Box::pin(CatchPanic::new(self.answer(request)))
+    }
+}
+
+impl AppService {
+    /// Runs what [`App::on_start`] was given, once.
+    ///
+    /// # Errors
+    ///
+    /// Fails where one of the hooks does; the others don't run then.
+    pub async fn start(&self) -> Result<(), BoxError> {
+        let hooks = std::mem::take(&mut self.hooks().on_start);
+        for hook in hooks {
+            hook().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells handlers that the application [shuts down](crate::Shutdown).
+    pub fn begin_shutdown(&self) {
+        self.built.shutdown.begin();
+    }
+
+    /// Runs what [`App::on_shutdown`] was given, once. All of them run.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the error of the first that does.
+    pub async fn stop(&self) -> Result<(), BoxError> {
+        let hooks = std::mem::take(&mut self.hooks().on_shutdown);
+        let mut result = Ok(());
+        for hook in hooks.into_iter().rev() {
+            result = result.and(hook().await);
+        }
+        result
+    }
+
+    fn hooks(&self) -> std::sync::MutexGuard<'_, Hooks> {
+        self.built
+            .hooks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for AppService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppService").finish_non_exhaustive()
+    }
+}
+
+impl<B> Service<http::Request<B>> for AppService
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = AppFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> AppFuture {
+        let request = request.map(Body::new);
+        let head = request.method() == Method::HEAD;
+        let running = match &self.built.layers {
+            None => self.built.core.answer(request),
+            Some(layers) => layers.run(request),
+        };
+        AppFuture {
+            running: CatchPanic::new(running),
+            head,
+        }
+    }
+}
+
+/// The response of an [`AppService`].
+#[must_use = "futures do nothing unless polled"]
+pub struct AppFuture {
+    running: CatchPanic,
+    /// Whether the response goes without its body.
+    head: bool,
+}
+
+impl Future for AppFuture {
+    type Output = Result<Response, std::convert::Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let head = self.head;
+        Pin::new(&mut self.running).poll(cx).map(|response| {
+            Ok(if head {
+                without_body(response)
+            } else {
+                response
+            })
+        })
+    }
+}
+
+impl fmt::Debug for AppFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppFuture").finish_non_exhaustive()
+    }
+}
+
+/// The same response without its body, whose length is told nevertheless.
+#[cold]
+fn without_body(response: Response) -> Response {
+    use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+
+    let (mut parts, body) = response.into_parts();
+    let told =
+        parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
+    if let (false, Some(length)) = (told, http_body::Body::size_hint(&body).exact()) {
+        parts.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(parts, Body::empty())
 }

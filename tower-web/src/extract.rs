@@ -190,6 +190,10 @@ impl<Other: BodyUse> Beside<Other> for NoBody {}
 impl Beside<NoBody> for WholeBody {}
 
 mod sealed {
+    #[expect(
+        unnameable_types,
+        reason = "whoever can't name it can't implement `BodyUse`"
+    )]
     pub trait Sealed {}
     impl Sealed for super::NoBody {}
     impl Sealed for super::WholeBody {}
@@ -317,7 +321,7 @@ impl Extract for Body {
     type Body = WholeBody;
     type Rejection = std::convert::Infallible;
 
-    async fn extract(_: &mut RequestHead, body: Body) -> Result<Self, Self::Rejection> {
+    async fn extract(_: &mut RequestHead, body: Self) -> Result<Self, Self::Rejection> {
         Ok(body)
     }
 }

@@ -10,9 +10,12 @@ pub mod cookies;
 pub mod extract;
 #[cfg(feature = "forms")]
 pub mod forms;
+pub mod handler;
 #[cfg(feature = "headers")]
 pub mod headers;
 pub mod json;
+mod layered;
+mod pattern;
 pub mod problem;
 pub mod respond;
 mod routing;
@@ -20,16 +23,38 @@ mod shutdown;
 #[cfg(feature = "sse")]
 pub mod sse;
 pub mod streams;
+pub mod testing;
+mod tree;
 
-pub use app::App;
+pub use app::{App, AppFuture, AppService, BuildError, DEFAULT_BODY_LIMIT};
 pub use body::Body;
 pub use captures::FromCapture;
-pub use extract::Extract;
+pub use extract::{Extract, Request};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 pub use json::Json;
+pub use layered::{Next, NextFuture};
 pub use problem::{Problem, Rejection};
-pub use respond::IntoResponse;
+pub use respond::{IntoResponse, Response};
+pub use routing::TrailingSlash;
 pub use shutdown::Shutdown;
+pub use tower_web_macros::{any, delete, fallback, get, head, options, patch, post, put, resource};
 
 /// An error of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What `main` returns, and whatever else fails with any error.
+pub type Result<T = (), E = BoxError> = std::result::Result<T, E>;
+
+/// What an application is written with.
+///
+/// ```
+/// use tower_web::prelude::*;
+/// ```
+pub mod prelude {
+    pub use crate::extract::{Extension, Extract, Request};
+    pub use crate::respond::{Created, Html, IntoResponse, NoContent, Redirect, Response};
+    pub use crate::{App, Body, Json, Problem, Shutdown, StatusCode};
+    pub use tower_web_macros::{
+        any, delete, fallback, get, head, options, patch, post, put, resource,
+    };
+}

@@ -1,13 +1,41 @@
 //! Routes, and how a request finds its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use http::header::{ALLOW, LOCATION};
+use http::{HeaderValue, Method, StatusCode};
+
+use crate::body::Body;
+use crate::captures::Captures;
+use crate::extract::{Request, RequestHead, Route};
+use crate::handler::{Answers, Call, Endpoint, Place};
+use crate::layered::{BoxFuture, CatchPanic};
+use crate::pattern::Pattern;
+use crate::problem::Problem;
+use crate::respond::{IntoResponse, Response};
 use crate::shutdown::{Shutdown, ShutdownSource};
+use crate::tree::Tree;
+
+/// What a path that no route has, but one would with a slash more or less at its end, is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum TrailingSlash {
+    /// A 308 to the path that has a route: each resource has one address, and nobody is turned away.
+    #[default]
+    Redirect,
+    /// What the other path is answered with.
+    Ignore,
+    /// A 404.
+    Strict,
+}
 
 /// What is known of a route before any request comes.
 pub(crate) struct RouteInfo {
     pattern: String,
     capture_names: Vec<String>,
+    body_limit: u64,
     shutdown: ShutdownSource,
 }
 
@@ -25,10 +53,407 @@ impl RouteInfo {
     }
 }
 
-impl fmt::Debug for RouteInfo {
+/// A route, before the application is built.
+pub(crate) struct Draft {
+    pub(crate) answers: Answers,
+    pub(crate) path: String,
+    pub(crate) place: Where,
+    pub(crate) body_limit: Option<u64>,
+    pub(crate) requirements: crate::extract::Requirements,
+    pub(crate) endpoint: Arc<dyn Endpoint>,
+}
+
+/// Where a route comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Where {
+    Handler(Place),
+    Call(&'static str, &'static std::panic::Location<'static>),
+}
+
+impl fmt::Display for Where {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteInfo")
-            .field("pattern", &self.pattern)
-            .finish_non_exhaustive()
+        match self {
+            Self::Handler(place) => place.fmt(f),
+            Self::Call(what, location) => {
+                write!(f, "{what} ({}:{})", location.file(), location.line())
+            }
+        }
+    }
+}
+
+/// What answers a request.
+struct Target {
+    endpoint: Arc<dyn Endpoint>,
+    info: Arc<RouteInfo>,
+    place: Where,
+}
+
+/// What answers the methods of a path.
+#[derive(Default)]
+struct Methods {
+    own: Vec<(Method, Target)>,
+    any: Option<Target>,
+    /// The methods that are answered, as `Allow` tells them.
+    allow: Option<HeaderValue>,
+}
+
+impl Methods {
+    /// Which target answers, and whether the response goes without its body.
+    fn find(&self, method: &Method) -> Option<&Target> {
+        let own = |wanted: &Method| {
+            self.own
+                .iter()
+                .find(|(own, _)| own == wanted)
+                .map(|(_, target)| target)
+        };
+        own(method)
+            .or_else(|| {
+                if method == Method::HEAD {
+                    own(&Method::GET)
+                } else {
+                    None
+                }
+            })
+            .or(self.any.as_ref())
+    }
+
+    fn seal(&mut self) {
+        let mut methods: Vec<&str> = self.own.iter().map(|(method, _)| method.as_str()).collect();
+        if methods.contains(&"GET") && !methods.contains(&"HEAD") {
+            methods.push("HEAD");
+        }
+        if !methods.contains(&"OPTIONS") {
+            methods.push("OPTIONS");
+        }
+        methods.sort_unstable();
+        self.allow = HeaderValue::try_from(methods.join(", ")).ok();
+    }
+}
+
+/// All routes of an application.
+pub(crate) struct Router {
+    routes: Tree<Methods>,
+    fallbacks: Tree<Target>,
+    trailing_slash: TrailingSlash,
+}
+
+/// What a router needs to know besides its routes.
+pub(crate) struct Settings {
+    pub(crate) body_limit: u64,
+    pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) shutdown: ShutdownSource,
+}
+
+impl Router {
+    /// Arranges the routes. All that is wrong with them is told, not only the first.
+    pub(crate) fn new(drafts: Vec<Draft>, settings: &Settings, faults: &mut Vec<String>) -> Self {
+        let mut router = Self {
+            routes: Tree::new(),
+            fallbacks: Tree::new(),
+            trailing_slash: settings.trailing_slash,
+        };
+        for draft in drafts {
+            router.add(draft, settings, faults);
+        }
+        for methods in router.routes.values_mut() {
+            methods.seal();
+        }
+        router
+    }
+
+    fn add(&mut self, draft: Draft, settings: &Settings, faults: &mut Vec<String>) {
+        let pattern = match Pattern::parse(&draft.path) {
+            Ok(pattern) => pattern,
+            Err(error) => {
+                faults.push(format!(
+                    "{}: the path `{}`: {error}",
+                    draft.place, draft.path
+                ));
+                return;
+            }
+        };
+        let target = Target {
+            endpoint: draft.endpoint,
+            info: Arc::new(RouteInfo {
+                pattern: draft.path,
+                capture_names: pattern.names().to_vec(),
+                body_limit: draft.body_limit.unwrap_or(settings.body_limit),
+                shutdown: settings.shutdown.clone(),
+            }),
+            place: draft.place,
+        };
+        if draft.answers == Answers::Fallback {
+            self.add_fallback(target, faults);
+            return;
+        }
+        let methods = self
+            .routes
+            .entry(&pattern)
+            .get_or_insert_with(Methods::default);
+        let (name, taken) = match &draft.answers {
+            Answers::One(method) => (
+                method.as_str(),
+                methods
+                    .own
+                    .iter()
+                    .find(|(own, _)| own == method)
+                    .map(|(_, target)| target),
+            ),
+            Answers::Any | Answers::Fallback => ("any method", methods.any.as_ref()),
+        };
+        if let Some(other) = taken {
+            faults.push(conflict(name, &target, other));
+            return;
+        }
+        match draft.answers {
+            Answers::One(method) => methods.own.push((method, target)),
+            Answers::Any | Answers::Fallback => methods.any = Some(target),
+        }
+    }
+
+    /// A fallback is found by its path itself and by all paths below it.
+    fn add_fallback(&mut self, target: Target, faults: &mut Vec<String>) {
+        let prefix = target.info.pattern.trim_end_matches('/').to_owned();
+        let Target {
+            endpoint,
+            info,
+            place,
+        } = target;
+        for (first, suffix) in ["", "/", "/{*fallback}"].into_iter().enumerate() {
+            let path = format!("{prefix}{suffix}");
+            let Ok(pattern) = Pattern::parse(if path.is_empty() { "/" } else { &path }) else {
+                continue;
+            };
+            let target = Target {
+                endpoint: Arc::clone(&endpoint),
+                info: Arc::clone(&info),
+                place: place.clone(),
+            };
+            match self.fallbacks.entry(&pattern) {
+                // `/` is its own `/` below.
+                Some(other) if first == 0 => faults.push(conflict("the fallback", &target, other)),
+                Some(_) => {}
+                slot @ None => *slot = Some(target),
+            }
+        }
+    }
+
+    /// Answers a request. `true` says that the response goes without its body.
+    pub(crate) fn answer(&self, request: Request) -> BoxFuture<Response> {
+        let (parts, body) = request.into_parts();
+        let mut captures = Captures::default();
+        let Some(methods) = self.routes.find(parts.uri.path(), &mut captures) else {
+            return self.not_found(Request::from_parts(parts, body));
+        };
+        let Some(target) = methods.find(&parts.method) else {
+            return ready(methods.refuse(&parts.method));
+        };
+        target.call(parts, body, captures)
+    }
+
+    /// Answers a request whose path no route has.
+    #[cold]
+    fn not_found(&self, request: Request) -> BoxFuture<Response> {
+        if let Some(answer) = self.other_slash(&request) {
+            return match answer {
+                Other::Redirect(location) => ready(location),
+                Other::Serve(target, captures) => {
+                    let (parts, body) = request.into_parts();
+                    target.call(parts, body, captures)
+                }
+            };
+        }
+        let (parts, body) = request.into_parts();
+        // `OPTIONS *` is about the server, not about a resource (RFC 9110, 9.3.7).
+        if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+            return ready(StatusCode::NO_CONTENT.into_response());
+        }
+        let mut captures = Captures::default();
+        match self.fallbacks.find(parts.uri.path(), &mut captures) {
+            Some(target) => target.call(parts, body, captures),
+            None => ready(Problem::new(StatusCode::NOT_FOUND).into_response()),
+        }
+    }
+
+    fn other_slash(&self, request: &Request) -> Option<Other<'_>> {
+        if self.trailing_slash == TrailingSlash::Strict {
+            return None;
+        }
+        let path = request.uri().path();
+        let other = match path.strip_suffix('/') {
+            Some("") => return None,
+            Some(shorter) => shorter.to_owned(),
+            None => format!("{path}/"),
+        };
+        let mut captures = Captures::default();
+        let methods = self.routes.find(&other, &mut captures)?;
+        if self.trailing_slash == TrailingSlash::Ignore {
+            return Some(match methods.find(request.method()) {
+                Some(target) => Other::Serve(target, captures),
+                None => Other::Redirect(methods.refuse(request.method())),
+            });
+        }
+        // `//host/` would lead to another host.
+        let mut location = format!("/{}", other.trim_start_matches(['/', '\\']));
+        if let Some(query) = request.uri().query() {
+            location = format!("{location}?{query}");
+        }
+        let location = HeaderValue::try_from(location).ok()?;
+        Some(Other::Redirect(
+            (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)], ()).into_response(),
+        ))
+    }
+}
+
+enum Other<'a> {
+    Redirect(Response),
+    Serve(&'a Target, Captures),
+}
+
+impl Methods {
+    /// Answers a method that no route of the path has.
+    #[cold]
+    fn refuse(&self, method: &Method) -> Response {
+        let allow = self
+            .allow
+            .clone()
+            .unwrap_or_else(|| HeaderValue::from_static("OPTIONS"));
+        if method == Method::OPTIONS {
+            return (StatusCode::NO_CONTENT, [(ALLOW, allow)], ()).into_response();
+        }
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED)
+            .with_header(ALLOW, allow)
+            .into_response()
+    }
+}
+
+impl Target {
+    fn call(
+        &self,
+        parts: http::request::Parts,
+        body: Body,
+        captures: Captures,
+    ) -> BoxFuture<Response> {
+        let route = Route {
+            info: Some(Arc::clone(&self.info)),
+            captures,
+        };
+        self.endpoint.call(Call {
+            head: RequestHead::with_route(parts, route),
+            body: body.with_limit(self.info.body_limit),
+        })
+    }
+}
+
+fn conflict(what: &str, new: &Target, old: &Target) -> String {
+    format!(
+        "{what} `{}` is answered by {} and, as `{}`, by {}",
+        new.info.pattern, new.place, old.info.pattern, old.place
+    )
+}
+
+fn ready(response: Response) -> BoxFuture<Response> {
+    Box::pin(std::future::ready(response))
+}
+
+/// A request's way through the layers of a route: what it meets behind them.
+#[derive(Clone)]
+struct Passage {
+    endpoint: Arc<dyn Endpoint>,
+    route: Route,
+}
+
+/// What stands inside of a route's layers: it sends each request on to its own endpoint.
+pub(crate) struct Inside;
+
+impl crate::layered::Stage for Inside {
+    fn run(&self, request: Request) -> BoxFuture<Response> {
+        let (mut parts, body) = request.into_parts();
+        let Some(Passage { endpoint, route }) = parts.extensions.remove() else {
+            // A layer has made a request of its own, and has dropped the extensions of the one it was given.
+            return ready(
+                Problem::internal("a layer has lost the extensions of a request").into_response(),
+            );
+        };
+        let head = RequestHead::with_route(parts, route);
+        Box::pin(CatchPanic::new(endpoint.call(Call { head, body })))
+    }
+}
+
+/// An endpoint with layers around it. Many may share the layers.
+pub(crate) struct Around {
+    pub(crate) layers: crate::Next,
+    pub(crate) endpoint: Arc<dyn Endpoint>,
+}
+
+impl Endpoint for Around {
+    fn call(&self, call: Call) -> BoxFuture<Response> {
+        let (mut parts, route) = call.head.into_parts();
+        parts.extensions.insert(Passage {
+            endpoint: Arc::clone(&self.endpoint),
+            route,
+        });
+        self.layers.run(Request::from_parts(parts, call.body))
+    }
+}
+
+/// A service below a prefix, which it doesn't see.
+pub(crate) struct Mounted {
+    pub(crate) service: crate::Next,
+    /// How many segments are taken off.
+    pub(crate) segments: usize,
+}
+
+impl Endpoint for Mounted {
+    fn call(&self, call: Call) -> BoxFuture<Response> {
+        let (mut parts, _) = call.head.into_parts();
+        strip(&mut parts.uri, self.segments);
+        self.service.run(Request::from_parts(parts, call.body))
+    }
+}
+
+/// Takes the first segments off a URI's path.
+fn strip(uri: &mut http::Uri, segments: usize) {
+    let path_and_query = uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let path_length = uri.path().len();
+    let mut slashes = path_and_query[..path_length]
+        .match_indices('/')
+        .map(|(at, _)| at);
+    let rest = slashes.nth(segments).unwrap_or(path_length);
+    let rest = match &path_and_query[rest..] {
+        rest if rest.starts_with('/') => rest.to_owned(),
+        rest => format!("/{rest}"),
+    };
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = rest.try_into().ok();
+    if let Ok(stripped) = http::Uri::from_parts(parts) {
+        *uri = stripped;
+    }
+}
+
+/// Checks what handlers need against what the application says that it provides.
+pub(crate) fn check_requirements(
+    drafts: &[Draft],
+    provided: &[std::any::TypeId],
+    faults: &mut Vec<String>,
+) {
+    let mut missing: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    for draft in drafts {
+        for (id, name) in draft.requirements.extensions() {
+            if !provided.contains(id) {
+                missing
+                    .entry(name)
+                    .or_default()
+                    .push(draft.place.to_string());
+            }
+        }
+    }
+    for (name, places) in missing {
+        faults.push(format!(
+            "{} takes an `Extension<{name}>` that nothing provides: add the layer that does, and `.provide::<{name}>()`; or take it as `Option`",
+            places.join(" and ")
+        ));
     }
 }

@@ -1,0 +1,521 @@
+//! A function or method that is a route, and the code that calls it.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{
+    Attribute, Error, Expr, FnArg, Ident, LitStr, Meta, Pat, ReturnType, Signature, Type,
+    Visibility,
+};
+
+use crate::pattern::{Pattern, join};
+
+/// The attributes that make a route.
+const METHODS: [&str; 9] = [
+    "get", "post", "put", "delete", "patch", "head", "options", "any", "fallback",
+];
+
+/// What the attributes of a function say.
+#[derive(Default)]
+pub(crate) struct Attributes {
+    pub(crate) methods: Vec<Method>,
+    layers: Vec<Expr>,
+    body_limit: Option<Expr>,
+    /// They go along with everything that is generated.
+    pub(crate) cfgs: Vec<Attribute>,
+}
+
+/// `#[get("/…")]`.
+pub(crate) struct Method {
+    name: String,
+    path: Option<LitStr>,
+    span: Span,
+}
+
+impl Method {
+    /// From the attribute's name and its arguments.
+    pub(crate) fn new(name: &str, span: Span, arguments: TokenStream) -> syn::Result<Self> {
+        if name == "fallback" {
+            if !arguments.is_empty() {
+                return Err(Error::new_spanned(
+                    arguments,
+                    "`#[fallback]` has no path: it answers what no route does",
+                ));
+            }
+            return Ok(Self {
+                name: name.to_owned(),
+                path: None,
+                span,
+            });
+        }
+        let wanted = format!("write the path as text: `#[{name}(\"/path/{{capture}}\")]`");
+        if arguments.is_empty() {
+            return Err(Error::new(span, wanted));
+        }
+        let path = syn::parse2::<LitStr>(arguments.clone())
+            .map_err(|_| Error::new_spanned(arguments, wanted))?;
+        Ok(Self {
+            name: name.to_owned(),
+            path: Some(path),
+            span,
+        })
+    }
+}
+
+impl Attributes {
+    /// Takes our attributes out of the list, and leaves the others.
+    pub(crate) fn take(attributes: &mut Vec<Attribute>) -> syn::Result<Self> {
+        let mut own = Self::default();
+        let mut others = Vec::new();
+        for attribute in attributes.drain(..) {
+            let name = match attribute.path().segments.last() {
+                Some(segment) => segment.ident.to_string(),
+                None => String::new(),
+            };
+            match &*name {
+                "layer" => own.layers.push(attribute.parse_args()?),
+                "body_limit" => own.body_limit = Some(attribute.parse_args()?),
+                "cfg" => {
+                    own.cfgs.push(attribute.clone());
+                    others.push(attribute);
+                }
+                name if METHODS.contains(&name) && is_ours(attribute.path()) => {
+                    let arguments = match &attribute.meta {
+                        Meta::List(list) => list.tokens.clone(),
+                        Meta::Path(_) => TokenStream::new(),
+                        Meta::NameValue(pair) => pair.value.to_token_stream(),
+                    };
+                    own.methods
+                        .push(Method::new(name, attribute.path().span(), arguments)?);
+                }
+                _ => others.push(attribute),
+            }
+        }
+        *attributes = others;
+        Ok(own)
+    }
+}
+
+/// `get` or `tower_web::get`, and not another crate's.
+fn is_ours(path: &syn::Path) -> bool {
+    path.segments.len() == 1 || path.segments[0].ident == "tower_web"
+}
+
+/// A function with one of its paths.
+pub(crate) struct Route<'a> {
+    pub(crate) signature: &'a Signature,
+    pub(crate) attributes: &'a Attributes,
+    /// The method of HTTP, in lower case.
+    method: &'a str,
+    path: String,
+    pub(crate) pattern: Pattern,
+    /// The token to which a complaint about the path points.
+    pub(crate) path_span: Span,
+    arguments: Vec<Argument<'a>>,
+}
+
+enum Argument<'a> {
+    /// Bound by name, to the capture at this position.
+    Capture { position: usize, ty: &'a Type },
+    /// Bound by type.
+    Extracted { ty: &'a Type },
+}
+
+/// How the function is called.
+pub(crate) enum Callee {
+    /// `Self::name(&*resource, …)` or `Self::name(…)`.
+    Method,
+    /// `name(…)`.
+    Function,
+}
+
+impl<'a> Route<'a> {
+    pub(crate) fn new(
+        prefix: &str,
+        method: &'a Method,
+        attributes: &'a Attributes,
+        signature: &'a Signature,
+    ) -> syn::Result<Self> {
+        let (path, path_span) = match &method.path {
+            Some(path) => {
+                if !path.value().starts_with('/') {
+                    return Err(Error::new(path.span(), "a path begins with `/`"));
+                }
+                (join(prefix, &path.value()), path.span())
+            }
+            None => (join(prefix, "/"), method.span),
+        };
+        let pattern = Pattern::parse(&path).map_err(|message| Error::new(path_span, message))?;
+        let arguments = bind(signature, &pattern)?;
+        let route = Self {
+            signature,
+            attributes,
+            method: &method.name,
+            path,
+            pattern,
+            path_span,
+            arguments,
+        };
+        route.check_captures()?;
+        Ok(route)
+    }
+
+    /// Every capture is bound, as one that isn't is most often a misspelt name.
+    fn check_captures(&self) -> syn::Result<()> {
+        // A fallback answers below its prefix, whatever that has captured.
+        if self.is_fallback() {
+            return Ok(());
+        }
+        for (wanted, capture) in self.pattern.captures.iter().enumerate() {
+            let bound = self
+                .arguments
+                .iter()
+                .any(|argument| matches!(argument, Argument::Capture { position, .. } if *position == wanted));
+            if !bound {
+                let name = &capture.name;
+                return Err(Error::new(
+                    self.path_span,
+                    format!(
+                        "no argument takes the capture `{name}`: add `{name}: …` to `{}`",
+                        self.signature.ident
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_fallback(&self) -> bool {
+        self.method == "fallback"
+    }
+
+    /// What no two routes have in common.
+    pub(crate) fn key(&self) -> (String, String) {
+        (self.method.to_uppercase(), self.pattern.key())
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// `routes.add(…);`
+    pub(crate) fn registration(&self, owner: Option<&str>, callee: &Callee) -> TokenStream {
+        let Attributes {
+            layers,
+            body_limit,
+            cfgs,
+            ..
+        } = self.attributes;
+        let spec = self.spec(owner);
+        let layers = layers
+            .iter()
+            .map(|layer| quote_spanned!(here(layer)=> .layer(#layer)));
+        let body_limit = body_limit
+            .iter()
+            .map(|limit| quote_spanned!(here(limit)=> .body_limit(#limit)));
+        let required = self
+            .extracted()
+            .map(|ty| quote_spanned!(here(ty)=> .argument::<#ty>()));
+        let body = self.body(callee);
+        let at = at(self.signature.ident.span());
+        let run = quote_spanned!(at=> |__resource, mut __call| async move { #body });
+        quote! {
+            #(#cfgs)*
+            __routes.add(#spec #(#required)* #(#body_limit)* #(#layers)*, #run);
+        }
+    }
+
+    fn spec(&self, owner: Option<&str>) -> TokenStream {
+        let path = &self.path;
+        let ident = &self.signature.ident;
+        let name = match owner {
+            Some(owner) => format!("{owner}::{ident}"),
+            None => ident.to_string(),
+        };
+        // Compilers before 1.88 don't say.
+        let line = match ident.span().start().line {
+            0 => quote!(::core::line!()),
+            line => {
+                let line = u32::try_from(line).unwrap_or_default();
+                quote!(#line)
+            }
+        };
+        let place = quote!(::tower_web::handler::Place::new(#name, ::core::file!(), #line));
+        match self.method {
+            "any" => quote!(::tower_web::handler::RouteSpec::any(#path, #place)),
+            "fallback" => quote!(::tower_web::handler::RouteSpec::fallback(#path, #place)),
+            method => {
+                let method = Ident::new(&method.to_uppercase(), Span::call_site());
+                quote!(::tower_web::handler::RouteSpec::new(::tower_web::Method::#method, #path, #place))
+            }
+        }
+    }
+
+    fn extracted(&self) -> impl Iterator<Item = &'a Type> {
+        self.arguments.iter().filter_map(|argument| match argument {
+            Argument::Extracted { ty } => Some(*ty),
+            Argument::Capture { .. } => None,
+        })
+    }
+
+    /// Makes the arguments, calls the function, and makes the response.
+    fn body(&self, callee: &Callee) -> TokenStream {
+        let several = self.extracted().count() > 1;
+        let beside = self.beside();
+        let early = self
+            .arguments
+            .iter()
+            .enumerate()
+            .map(|(at, argument)| self.early(at, argument, several));
+        let late = self
+            .arguments
+            .iter()
+            .enumerate()
+            .filter(|_| several)
+            .map(|(at, argument)| late(at, argument));
+        let passed = self.arguments.iter().enumerate().map(|(at, argument)| {
+            let name = local(at);
+            match argument {
+                Argument::Capture { ty, .. } if is_str(ty) => quote!(&#name),
+                _ => quote!(#name),
+            }
+        });
+        let ident = &self.signature.ident;
+        let call = match callee {
+            Callee::Function => quote!(#ident(#(#passed),*)),
+            Callee::Method if self.signature.receiver().is_some() => {
+                quote!(Self::#ident(&*__resource, #(#passed),*))
+            }
+            Callee::Method => quote!(Self::#ident(#(#passed),*)),
+        };
+        let call = match self.signature.asyncness {
+            Some(_) => quote!(#call.await),
+            None => call,
+        };
+        let respond = respond(&self.signature.output, &call);
+        quote! {
+            #beside
+            #(#early)*
+            #(#late)*
+            #respond
+        }
+    }
+
+    /// One assertion for each pair: at most one of them takes the body.
+    fn beside(&self) -> TokenStream {
+        let types: Vec<_> = self.extracted().collect();
+        let pairs = types.iter().enumerate().flat_map(|(at, second)| {
+            types[..at].iter().map(move |first| {
+                quote_spanned!(here(second)=> ::tower_web::handler::beside::<#first, #second>();)
+            })
+        });
+        quote!(#(#pairs)*)
+    }
+
+    fn early(&self, at: usize, argument: &Argument<'_>, several: bool) -> TokenStream {
+        let name = local(at);
+        match argument {
+            Argument::Capture { position, ty } => {
+                let capture = &self.pattern.captures[*position].name;
+                let read = if is_str(ty) {
+                    quote_spanned!(here(ty)=> __call.text(#position, #capture).map(::std::borrow::Cow::into_owned))
+                } else {
+                    quote_spanned!(here(ty)=> __call.capture::<#ty>(#position, #capture))
+                };
+                or_refuse(&name, &read)
+            }
+            Argument::Extracted { ty } if several => or_refuse(
+                &name,
+                &quote_spanned!(here(ty)=> __call.early::<#ty>().await),
+            ),
+            Argument::Extracted { ty } => or_refuse(
+                &name,
+                &quote_spanned!(here(ty)=> __call.argument::<#ty>().await),
+            ),
+        }
+    }
+
+    /// A function that makes the path, from the captures.
+    pub(crate) fn path_builder(&self, name: &Ident, visibility: &Visibility) -> TokenStream {
+        let cfgs = &self.attributes.cfgs;
+        let mut parameters = Vec::new();
+        let mut steps = Vec::new();
+        let first = &self.pattern.literals[0];
+        for argument in &self.arguments {
+            if let Argument::Capture { position, ty } = argument {
+                parameters.push((*position, *ty));
+            }
+        }
+        parameters.sort_by_key(|(position, _)| *position);
+        let parameters = parameters.into_iter().map(|(position, ty)| {
+            let capture = &self.pattern.captures[position];
+            let literal = &self.pattern.literals[position + 1];
+            let name = Ident::new(&capture.name, Span::call_site());
+            let step = Ident::new(
+                if capture.rest { "rest" } else { "segment" },
+                Span::call_site(),
+            );
+            let ty = if is_str(ty) {
+                quote!(::std::string::String)
+            } else {
+                quote!(#ty)
+            };
+            steps.push(quote!(.#step::<#ty>(#name).literal(#literal)));
+            quote!(#name: impl ::tower_web::handler::ToSegment<#ty>)
+        });
+        let parameters: Vec<_> = parameters.collect();
+        let doc = format!("The path of `{}`: `{}`.", self.signature.ident, self.path);
+        quote! {
+            #(#cfgs)*
+            #[doc = #doc]
+            #[allow(dead_code)]
+            #visibility fn #name(#(#parameters),*) -> ::std::string::String {
+                ::tower_web::handler::PathBuilder::new(#first) #(#steps)* .finish()
+            }
+        }
+    }
+}
+
+fn late(at: usize, argument: &Argument<'_>) -> TokenStream {
+    let name = local(at);
+    match argument {
+        Argument::Capture { .. } => TokenStream::new(),
+        Argument::Extracted { ty } => {
+            or_refuse(&name, &quote_spanned!(here(ty)=> __call.late(#name).await))
+        }
+    }
+}
+
+fn or_refuse(name: &Ident, result: &TokenStream) -> TokenStream {
+    quote! {
+        let #name = match #result {
+            ::core::result::Result::Ok(__argument) => __argument,
+            ::core::result::Result::Err(__problem) => return __call.refuse(__problem),
+        };
+    }
+}
+
+fn respond(output: &ReturnType, call: &TokenStream) -> TokenStream {
+    match output {
+        ReturnType::Default => quote!(__call.respond::<()>(#call)),
+        ReturnType::Type(_, ty) if has_impl(ty) => quote_spanned!(here(ty)=> __call.respond(#call)),
+        ReturnType::Type(_, ty) => quote_spanned!(here(ty)=> __call.respond::<#ty>(#call)),
+    }
+}
+
+/// Whether a type can't be named elsewhere.
+pub(crate) fn has_impl(ty: &Type) -> bool {
+    fn any(tokens: TokenStream) -> bool {
+        tokens.into_iter().any(|token| match token {
+            proc_macro2::TokenTree::Ident(ident) => ident == "impl",
+            proc_macro2::TokenTree::Group(group) => any(group.stream()),
+            _ => false,
+        })
+    }
+    any(ty.to_token_stream())
+}
+
+/// Which arguments take captures, and which come by type.
+fn bind<'a>(signature: &'a Signature, pattern: &Pattern) -> syn::Result<Vec<Argument<'a>>> {
+    let mut arguments = Vec::new();
+    for input in &signature.inputs {
+        let typed = match input {
+            FnArg::Receiver(_) => continue,
+            FnArg::Typed(typed) => typed,
+        };
+        let ty = &*typed.ty;
+        let position = match &*typed.pat {
+            Pat::Ident(pat) => {
+                let name = pat.ident.to_string();
+                let name = name.strip_prefix("r#").unwrap_or(&name);
+                let is = |wanted: &str| {
+                    pattern
+                        .captures
+                        .iter()
+                        .position(|capture| capture.name == wanted)
+                };
+                is(name).or_else(|| is(name.strip_prefix('_')?))
+            }
+            _ => None,
+        };
+        arguments.push(match position {
+            Some(position) => Argument::Capture { position, ty },
+            None if is_str(ty) => {
+                return Err(Error::new_spanned(
+                    ty,
+                    "only a capture can be a `&str`: take the body as `String`, or name a capture of the path as this argument",
+                ));
+            }
+            None => Argument::Extracted { ty },
+        });
+    }
+    Ok(arguments)
+}
+
+/// Whether a type is written as `&str`.
+pub(crate) fn is_str(ty: &Type) -> bool {
+    match ty {
+        Type::Reference(reference) => {
+            matches!(&*reference.elem, Type::Path(path) if path.path.is_ident("str"))
+        }
+        _ => false,
+    }
+}
+
+/// Refuses what can't be a route.
+pub(crate) fn check(signature: &Signature) -> syn::Result<()> {
+    if let Some(token) = signature
+        .generics
+        .lt_token
+        .filter(|_| signature.generics.type_params().next().is_some())
+    {
+        return Err(Error::new(
+            token.span(),
+            "a route has no type parameters of its own: its arguments come from requests, which can't choose them",
+        ));
+    }
+    for input in &signature.inputs {
+        match input {
+            FnArg::Typed(typed) => {
+                if let Type::ImplTrait(ty) = &*typed.ty {
+                    return Err(Error::new_spanned(
+                        ty,
+                        "a route's arguments have types, as `Json<User>`, and not `impl`",
+                    ));
+                }
+            }
+            FnArg::Receiver(receiver) => check_receiver(receiver)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_receiver(receiver: &syn::Receiver) -> syn::Result<()> {
+    use syn::ReceiverKind;
+
+    match &receiver.kind {
+        ReceiverKind::Reference(_, _, None) => Ok(()),
+        ReceiverKind::Reference(_, _, Some(token)) => Err(Error::new(
+            token.span(),
+            "all requests share the resource: take `&self`, and change what changes through a lock or an atomic",
+        )),
+        ReceiverKind::Value | ReceiverKind::Typed(..) => Err(Error::new(
+            receiver.self_token.span(),
+            "all requests share the resource: take `&self`",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn local(at: usize) -> Ident {
+    Ident::new(&format!("__argument{at}"), Span::call_site())
+}
+
+/// The place of these tokens, for complaints; names are looked up as in all the generated code.
+pub(crate) fn here(tokens: &impl Spanned) -> Span {
+    at(tokens.span())
+}
+
+fn at(span: Span) -> Span {
+    Span::call_site().located_at(span)
+}

@@ -1,0 +1,488 @@
+//! What the macros make of handlers.
+//!
+//! `#[get]` and its like implement [`Handler`] for a free function, `#[resource]` implements [`Resource`] for a type. An
+//! application needn't name anything here; who writes a route without the macros may.
+//!
+//! # Example
+//!
+//! ```
+//! use tower_web::handler::{Handler, Place, Routes, RouteSpec};
+//! use tower_web::{App, Method};
+//!
+//! struct Hello;
+//!
+//! impl Handler for Hello {
+//!     fn register(routes: &mut Routes<()>) {
+//!         let place = Place::new("Hello", file!(), line!());
+//!         routes.add(RouteSpec::new(Method::GET, "/hello/{name}", place), |_, call| async move {
+//!             let name: String = match call.capture(0, "name") {
+//!                 Ok(name) => name,
+//!                 Err(problem) => return call.refuse(problem),
+//!             };
+//!             call.respond(format!("hello, {name}"))
+//!         });
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let client = App::new().route(Hello).test();
+//! client.get("/hello/world").await.assert_text("hello, world");
+//! # }
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use http::Method;
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::body::Body;
+use crate::captures::{self, FromCapture};
+use crate::extract::{BodyUse, Extract, RequestHead, Requirements};
+use crate::layered::{BoxFuture, ErasedLayer, erase};
+use crate::problem::{FieldError, IntoProblem, Problem};
+use crate::respond::{Asked, IntoResponse, Response};
+
+/// A free function that is a route. `#[get("/…")]` and its like implement it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` isn't a route",
+    label = "not a route",
+    note = "write `#[get(\"/path\")]` above the function; an `impl` with `#[resource]` is added by `App::resource`"
+)]
+pub trait Handler {
+    /// Adds the route.
+    fn register(routes: &mut Routes<()>);
+}
+
+/// A type whose methods are routes. `#[resource("/…")]` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` isn't a resource",
+    label = "not a resource",
+    note = "write `#[resource(\"/prefix\")]` above its `impl`; a free function is added by `App::route`"
+)]
+pub trait Resource: Sized + Send + Sync + 'static {
+    /// Adds the routes of its methods.
+    fn register(routes: &mut Routes<Self>);
+}
+
+/// Where a route was written, for whoever has to find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    name: &'static str,
+    file: &'static str,
+    line: u32,
+}
+
+impl Place {
+    /// A function or method, and where it stands.
+    pub const fn new(name: &'static str, file: &'static str, line: u32) -> Self {
+        Self { name, file, line }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` ({}:{})", self.name, self.file, self.line)
+    }
+}
+
+/// Which requests a route answers, and how.
+#[must_use]
+pub struct RouteSpec {
+    pub(crate) answers: Answers,
+    pub(crate) path: String,
+    pub(crate) place: Place,
+    pub(crate) body_limit: Option<u64>,
+    pub(crate) layers: Vec<ErasedLayer>,
+    pub(crate) requirements: Requirements,
+}
+
+/// Which methods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answers {
+    One(Method),
+    Any,
+    /// Whatever no route answers below its path.
+    Fallback,
+}
+
+impl RouteSpec {
+    /// Requests with this method.
+    pub fn new(method: Method, path: &str, place: Place) -> Self {
+        Self::with_answers(Answers::One(method), path, place)
+    }
+
+    /// Requests with any method that no other route of this path answers.
+    pub fn any(path: &str, place: Place) -> Self {
+        Self::with_answers(Answers::Any, path, place)
+    }
+
+    /// Requests below this path that no route answers.
+    pub fn fallback(path: &str, place: Place) -> Self {
+        Self::with_answers(Answers::Fallback, path, place)
+    }
+
+    fn with_answers(answers: Answers, path: &str, place: Place) -> Self {
+        Self {
+            answers,
+            path: path.to_owned(),
+            place,
+            body_limit: None,
+            layers: Vec::new(),
+            requirements: Requirements::default(),
+        }
+    }
+
+    /// With another limit of the request's body than the application's, in bytes.
+    pub fn body_limit(mut self, bytes: u64) -> Self {
+        self.body_limit = Some(bytes);
+        self
+    }
+
+    /// With a layer, inside those that it has.
+    pub fn layer<L, S, B>(mut self, layer: L) -> Self
+    where
+        L: tower_layer::Layer<crate::Next, Service = S> + Send + 'static,
+        S: tower_service::Service<crate::Request, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<crate::BoxError>,
+        S::Future: Send,
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<crate::BoxError>,
+    {
+        self.layers.push(erase(layer));
+        self
+    }
+
+    /// With what an argument of this type requires of the application.
+    pub fn argument<T: Extract>(mut self) -> Self {
+        T::require(&mut self.requirements);
+        self
+    }
+}
+
+impl fmt::Debug for RouteSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteSpec")
+            .field("answers", &self.answers)
+            .field("path", &self.path)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Collects the routes of a resource, or of a free function.
+pub struct Routes<T> {
+    resource: Arc<T>,
+    pub(crate) layers: Vec<ErasedLayer>,
+    pub(crate) routes: Vec<(RouteSpec, Arc<dyn Endpoint>)>,
+}
+
+impl<T: Send + Sync + 'static> Routes<T> {
+    pub(crate) fn new(resource: T) -> Self {
+        Self {
+            resource: Arc::new(resource),
+            layers: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// Adds a route, answered by `run`.
+    pub fn add<F, Fut>(&mut self, spec: RouteSpec, run: F)
+    where
+        F: Fn(Arc<T>, Call) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Response> + Send + 'static,
+    {
+        let resource = Arc::clone(&self.resource);
+        self.routes.push((spec, Arc::new(Bound { resource, run })));
+    }
+
+    /// Puts one layer around all routes of this resource, inside those that it has.
+    pub fn layer<L, S, B>(&mut self, layer: L)
+    where
+        L: tower_layer::Layer<crate::Next, Service = S> + Send + 'static,
+        S: tower_service::Service<crate::Request, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<crate::BoxError>,
+        S::Future: Send,
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<crate::BoxError>,
+    {
+        self.layers.push(erase(layer));
+    }
+}
+
+impl<T> fmt::Debug for Routes<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.routes.iter().map(|(spec, _)| spec))
+            .finish()
+    }
+}
+
+/// A handler whose type is erased. The future is the one allocation that a request costs.
+pub(crate) trait Endpoint: Send + Sync {
+    fn call(&self, call: Call) -> BoxFuture<Response>;
+}
+
+struct Bound<T, F> {
+    resource: Arc<T>,
+    run: F,
+}
+
+impl<T, F, Fut> Endpoint for Bound<T, F>
+where
+    T: Send + Sync,
+    F: Fn(Arc<T>, Call) -> Fut + Send + Sync,
+    Fut: Future<Output = Response> + Send + 'static,
+{
+    fn call(&self, call: Call) -> BoxFuture<Response> {
+        Box::pin((self.run)(Arc::clone(&self.resource), call))
+    }
+}
+
+/// A request on its way into a handler: its arguments are taken out of it one by one.
+pub struct Call {
+    pub(crate) head: RequestHead,
+    pub(crate) body: Body,
+}
+
+impl Call {
+    /// The request without its body.
+    pub fn head(&self) -> &RequestHead {
+        &self.head
+    }
+
+    /// The capture at this position of the path.
+    ///
+    /// # Errors
+    ///
+    /// What doesn't parse is a 400 that names the capture.
+    pub fn capture<T: FromCapture>(
+        &self,
+        position: usize,
+        name: &'static str,
+    ) -> Result<T, Problem> {
+        captures::capture(&self.head, position, name).map_err(IntoProblem::into_problem)
+    }
+
+    /// The text of the capture at this position of the path, decoded.
+    ///
+    /// # Errors
+    ///
+    /// What isn't UTF-8 is a 400 that names the capture.
+    pub fn text(&self, position: usize, name: &'static str) -> Result<Cow<'_, str>, Problem> {
+        captures::decode(&self.head, position, name).map_err(IntoProblem::into_problem)
+    }
+
+    /// A handler's only argument by type.
+    ///
+    /// # Errors
+    ///
+    /// Where the extractor refuses the request.
+    pub async fn argument<T: Extract>(&mut self) -> Result<T, Problem> {
+        let body = T::Body::late(&mut self.body);
+        T::extract(&mut self.head, body)
+            .await
+            .map_err(IntoProblem::into_problem)
+    }
+
+    /// One of several, unless it takes the body and has to wait for the others.
+    ///
+    /// # Errors
+    ///
+    /// Where the extractor refuses the request.
+    pub async fn early<T: Extract>(&mut self) -> Result<Option<T>, Problem> {
+        match T::Body::early() {
+            Some(body) => match T::extract(&mut self.head, body).await {
+                Ok(argument) => Ok(Some(argument)),
+                Err(rejection) => Err(rejection.into_problem()),
+            },
+            None => Ok(None),
+        }
+    }
+
+    /// One that had to wait.
+    ///
+    /// # Errors
+    ///
+    /// Where the extractor refuses the request.
+    pub async fn late<T: Extract>(&mut self, early: Option<T>) -> Result<T, Problem> {
+        match early {
+            Some(argument) => Ok(argument),
+            None => self.argument().await,
+        }
+    }
+
+    /// The response to a request that an argument refuses. It is logged, with the route and the field.
+    #[cold]
+    pub fn refuse(self, problem: Problem) -> Response {
+        let field = problem.errors().first();
+        tracing::warn!(
+            route = self.head.route().unwrap_or_default(),
+            status = problem.status().as_u16(),
+            location = field.map(|field| field.location().to_string()),
+            field = field.map(FieldError::name),
+            detail = problem.detail(),
+            cause = problem.source().map(tracing::field::display),
+            "request refused"
+        );
+        problem.into_response()
+    }
+
+    /// The response that a handler has returned. A failure's cause is logged, as it isn't sent.
+    pub fn respond<R: IntoResponse>(mut self, returned: R) -> Response {
+        let response = if R::NEEDS_REQUEST {
+            returned.into_response_to(&Asked::new(&self.head))
+        } else {
+            // The memory of the request's headers serves the response's: most have no others.
+            let mut headers = std::mem::take(&mut self.head.headers);
+            headers.clear();
+            returned.into_response_in(headers)
+        };
+        if !response.extensions().is_empty() {
+            self.log_cause(&response);
+        }
+        response
+    }
+
+    #[cold]
+    fn log_cause(&self, response: &Response) {
+        let Some(problem) = response.extensions().get::<Problem>() else {
+            return;
+        };
+        if let Some(cause) = problem.source() {
+            tracing::error!(
+                route = self.head.route().unwrap_or_default(),
+                status = problem.status().as_u16(),
+                cause = %Chain(cause),
+                "a handler failed"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("head", &self.head)
+            .field("body", &self.body)
+            .finish()
+    }
+}
+
+/// An error and its sources, in one line.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Fails to compile where both arguments of a handler take the body.
+pub const fn beside<A, B>()
+where
+    A: Extract,
+    B: Extract,
+    B::Body: crate::extract::Beside<A::Body>,
+{
+}
+
+/// What a capture of type `T` can be filled with, in a path that is built.
+///
+/// A `T` that can be displayed, and for a `String` also a `&str`.
+#[diagnostic::on_unimplemented(
+    message = "a capture of type `{T}` can't be filled with `{Self}`",
+    label = "not a `{T}`, or can't be displayed"
+)]
+pub trait ToSegment<T> {
+    /// Its text, before it is encoded.
+    fn to_segment(&self) -> String;
+}
+
+impl<T: fmt::Display> ToSegment<T> for T {
+    fn to_segment(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ToSegment<String> for &str {
+    fn to_segment(&self) -> String {
+        (*self).to_owned()
+    }
+}
+
+impl ToSegment<String> for &String {
+    fn to_segment(&self) -> String {
+        (*self).clone()
+    }
+}
+
+/// Builds the path of a route: `Users::fetch_path(7)`.
+#[derive(Debug)]
+#[must_use]
+pub struct PathBuilder {
+    path: String,
+}
+
+impl PathBuilder {
+    /// What stands before the first capture.
+    pub fn new(literal: &str) -> Self {
+        Self {
+            path: String::new(),
+        }
+        .literal(literal)
+    }
+
+    /// What stands between captures.
+    pub fn literal(mut self, literal: &str) -> Self {
+        // Beyond ASCII only: a literal is the program's own.
+        self.path.extend(utf8_percent_encode(literal, CONTROLS));
+        self
+    }
+
+    /// A capture. A slash in it is encoded.
+    pub fn segment<T>(mut self, value: impl ToSegment<T>) -> Self {
+        self.path
+            .extend(utf8_percent_encode(&value.to_segment(), RESERVED));
+        self
+    }
+
+    /// All the rest, slashes and all.
+    pub fn rest<T>(mut self, value: impl ToSegment<T>) -> Self {
+        self.path
+            .extend(utf8_percent_encode(&value.to_segment(), RESERVED_BUT_SLASH));
+        self
+    }
+
+    /// The path.
+    pub fn finish(self) -> String {
+        self.path
+    }
+}
+
+/// All but what RFC 3986 calls unreserved.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+const RESERVED_BUT_SLASH: &AsciiSet = &RESERVED.remove(b'/');

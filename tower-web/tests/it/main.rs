@@ -1,0 +1,2 @@
+//! Public behaviour of tower-web.
+mod macros;
