@@ -1,8 +1,8 @@
 //! `#[get("/path")] async fn name(…)`, and `#[main]`.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
-use syn::{Attribute, Error, FnArg, Ident, ItemFn, Lifetime, ReturnType, Signature, Type};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{Attribute, Error, FnArg, Ident, ItemFn, Lifetime, Pat, ReturnType, Signature, Type};
 
 use crate::route::{Attributes, Callee, Method, Route, check, has_impl, here, is_str};
 
@@ -46,122 +46,224 @@ fn try_expand(name: &str, arguments: TokenStream, item: TokenStream) -> syn::Res
     Ok(expand_function(&function, &attributes, &routes))
 }
 
-/// A unit struct: a [`Handler`], and by `Deref` a pointer to the function.
+/// An asynchronous function stays one, whose future has a type of its own: a `Handler`. So the function's name is no more
+/// than a function's, and may be a variable's, too.
+///
+/// A function that isn't asynchronous has no future to tell it by. It becomes a unit struct: a `Handler`, and by `Deref` a
+/// pointer to the function.
 fn expand_function(
     function: &ItemFn,
     attributes: &Attributes,
     routes: &[Route<'_>],
 ) -> TokenStream {
     let ident = &function.sig.ident;
-    let visibility = &function.vis;
+    let is_async = function.sig.asyncness.is_some();
+    let handler = if is_async {
+        format_ident!("__{ident}_route", span = Span::call_site())
+    } else {
+        ident.clone()
+    };
     let cfgs = &attributes.cfgs;
-    let docs = function
-        .attrs
-        .iter()
-        .filter(|attribute| is_for_the_struct(attribute));
     let registrations = routes
         .iter()
-        .map(|route| route.registration(None, &Callee::Function));
+        .map(|route| route.registration(None, &Callee::Function(&handler)));
     let builder = routes
         .iter()
         .find(|route| !route.is_fallback())
         .map(|route| {
-            let name = Ident::new("path", Span::call_site());
-            route.path_builder(&name, visibility)
+            let name = format_ident!("{}_path", ident, span = Span::call_site());
+            route.path_builder(&name, &function.vis)
         });
-    let deref = deref(&function.sig);
+    let parameters = Parameters::new(&function.sig);
+    let definition = if is_async {
+        future(function, &handler, cfgs, &parameters)
+    } else {
+        pointer(function, cfgs, &parameters)
+    };
+    let lifetime = (is_async && parameters.borrow).then(|| quote!(<'_>));
     quote! {
-        #(#docs)*
+        #definition
+
+        #builder
+
+        #(#cfgs)*
+        #[automatically_derived]
+        impl ::tower_web::handler::Handler for #handler #lifetime {
+            fn register(__routes: &mut ::tower_web::handler::Routes<()>) {
+                #(#registrations)*
+            }
+        }
+    }
+}
+
+/// The parameters of a function, without its patterns.
+struct Parameters {
+    names: Vec<Ident>,
+    types: Vec<Type>,
+    /// Whether any is a `&str`, which is written with the lifetime `'a`.
+    borrow: bool,
+}
+
+impl Parameters {
+    fn new(signature: &Signature) -> Self {
+        let mut own = Self {
+            names: Vec::new(),
+            types: Vec::new(),
+            borrow: false,
+        };
+        for (at, input) in signature.inputs.iter().enumerate() {
+            let FnArg::Typed(typed) = input else { continue };
+            let mut ty = (*typed.ty).clone();
+            if let (true, Type::Reference(reference)) = (is_str(&ty), &mut ty) {
+                reference.lifetime = Some(Lifetime::new("'a", Span::call_site()));
+                own.borrow = true;
+            }
+            own.types.push(ty);
+            own.names.push(match &*typed.pat {
+                // The documentation shows it.
+                Pat::Ident(pat) if pat.subpat.is_none() => pat.ident.clone(),
+                _ => Ident::new(&format!("__argument{at}"), Span::call_site()),
+            });
+        }
+        own
+    }
+
+    /// `'a` in a list of generics, if it is needed.
+    fn generics(&self) -> TokenStream {
+        if self.borrow { quote!(<'a>) } else { quote!() }
+    }
+}
+
+/// What the function returns, and whether that had to be made a `Response`, as it can't be named.
+fn output(signature: &Signature) -> (TokenStream, bool) {
+    match &signature.output {
+        ReturnType::Default => (quote!(()), false),
+        ReturnType::Type(_, ty) if has_impl(ty) => (quote!(::tower_web::Response), true),
+        ReturnType::Type(_, ty) => (quote!(#ty), false),
+    }
+}
+
+fn is_for_the_outside(attribute: &Attribute) -> bool {
+    ["doc", "deprecated"]
+        .iter()
+        .any(|name| attribute.path().is_ident(name))
+}
+
+fn future(
+    function: &ItemFn,
+    handler: &Ident,
+    cfgs: &[Attribute],
+    parameters: &Parameters,
+) -> TokenStream {
+    let ident = &function.sig.ident;
+    let visibility = &function.vis;
+    let Parameters { names, types, .. } = parameters;
+    let generics = parameters.generics();
+    let bound = parameters.borrow.then(|| quote!(+ 'a));
+    let (output, unnamed) = output(&function.sig);
+    let outside = function
+        .attrs
+        .iter()
+        .filter(|attribute| is_for_the_outside(attribute));
+    let mut inside = function.clone();
+    inside.vis = syn::Visibility::Inherited;
+    inside
+        .attrs
+        .retain(|attribute| !is_for_the_outside(attribute) && !attribute.path().is_ident("cfg"));
+    let call = quote!(#handler::#ident(#(#names),*));
+    let call = if unnamed {
+        quote!(async move { ::tower_web::IntoResponse::into_response(#call.await) })
+    } else {
+        call
+    };
+    let boxed = quote_spanned!(here(ident)=> ::std::boxed::Box::pin(#call));
+    quote! {
+        #(#outside)*
+        #(#cfgs)*
+        #visibility fn #ident #generics(#(#names: #types),*) -> #handler #generics {
+            #handler { future: #boxed }
+        }
+
+        #(#cfgs)*
+        #[doc(hidden)]
+        #[allow(non_camel_case_types)]
+        #[must_use = "futures do nothing unless awaited"]
+        #visibility struct #handler #generics {
+            future: ::core::pin::Pin<::std::boxed::Box<
+                dyn ::core::future::Future<Output = #output> + ::core::marker::Send #bound
+            >>,
+        }
+
+        #(#cfgs)*
+        impl #generics #handler #generics {
+            #inside
+        }
+
+        #(#cfgs)*
+        #[automatically_derived]
+        impl #generics ::core::future::Future for #handler #generics {
+            type Output = #output;
+
+            fn poll(
+                mut self: ::core::pin::Pin<&mut Self>,
+                context: &mut ::core::task::Context<'_>,
+            ) -> ::core::task::Poll<Self::Output> {
+                self.future.as_mut().poll(context)
+            }
+        }
+
+        #(#cfgs)*
+        #[automatically_derived]
+        impl #generics ::core::fmt::Debug for #handler #generics {
+            fn fmt(&self, formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                formatter.write_str(::core::stringify!(#ident))
+            }
+        }
+    }
+}
+
+fn pointer(function: &ItemFn, cfgs: &[Attribute], parameters: &Parameters) -> TokenStream {
+    let ident = &function.sig.ident;
+    let visibility = &function.vis;
+    let Parameters { names, types, .. } = parameters;
+    let binder = parameters.borrow.then(|| quote!(for<'a>));
+    let (output, unnamed) = output(&function.sig);
+    let outside = function
+        .attrs
+        .iter()
+        .filter(|attribute| is_for_the_outside(attribute));
+    let mut inside = function.clone();
+    inside.vis = syn::Visibility::Inherited;
+    inside
+        .attrs
+        .retain(|attribute| !is_for_the_outside(attribute) && !attribute.path().is_ident("cfg"));
+    let call = quote!(#ident::#ident(#(#names),*));
+    let call = if unnamed {
+        quote!(::tower_web::IntoResponse::into_response(#call))
+    } else {
+        call
+    };
+    quote! {
+        #(#outside)*
         #(#cfgs)*
         #[allow(non_camel_case_types)]
         #[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
         #visibility struct #ident;
 
         #(#cfgs)*
-        const _: () = {
-            impl #ident {
-                #builder
-            }
-
-            #function
-
-            impl ::core::ops::Deref for #ident {
-                #deref
-            }
-
-            impl ::tower_web::handler::Handler for #ident {
-                fn register(__routes: &mut ::tower_web::handler::Routes<()>) {
-                    #(#registrations)*
-                }
-            }
-        };
-    }
-}
-
-fn is_for_the_struct(attribute: &Attribute) -> bool {
-    ["doc", "deprecated"]
-        .iter()
-        .any(|name| attribute.path().is_ident(name))
-}
-
-/// `type Target = fn(…) -> …; fn deref(&self) …`
-fn deref(signature: &Signature) -> TokenStream {
-    let ident = &signature.ident;
-    let lifetime = Lifetime::new("'a", Span::call_site());
-    let mut borrows = false;
-    let mut types = Vec::new();
-    let mut names = Vec::new();
-    for (at, input) in signature.inputs.iter().enumerate() {
-        let FnArg::Typed(typed) = input else { continue };
-        let mut ty = (*typed.ty).clone();
-        if let (true, Type::Reference(reference)) = (is_str(&ty), &mut ty) {
-            reference.lifetime = Some(lifetime.clone());
-            borrows = true;
+        impl #ident {
+            #inside
         }
-        types.push(ty);
-        names.push(Ident::new(&format!("__argument{at}"), Span::call_site()));
-    }
-    let unnamed = matches!(&signature.output, ReturnType::Type(_, ty) if has_impl(ty));
-    let output = match &signature.output {
-        ReturnType::Default => quote!(()),
-        // A type that has no name is told as what it becomes.
-        ReturnType::Type(..) if unnamed => quote!(::tower_web::Response),
-        ReturnType::Type(_, ty) => quote!(#ty),
-    };
-    let call = quote!(#ident(#(#names),*));
-    let is_async = signature.asyncness.is_some();
-    let call = match (is_async, unnamed) {
-        (true, true) => {
-            quote!(async move { ::tower_web::IntoResponse::into_response(#call.await) })
-        }
-        (false, true) => quote!(::tower_web::IntoResponse::into_response(#call)),
-        (_, false) => call,
-    };
-    let (binder, bound) = if borrows {
-        (quote!(for<'a>), quote!(+ 'a))
-    } else {
-        (quote!(), quote!())
-    };
-    let (returned, call) = if is_async {
-        (
-            quote! {
-                ::core::pin::Pin<::std::boxed::Box<
-                    dyn ::core::future::Future<Output = #output> + ::core::marker::Send #bound
-                >>
-            },
-            quote!(::std::boxed::Box::pin(#call)),
-        )
-    } else {
-        (output, call)
-    };
-    let at = here(ident);
-    let call = quote_spanned!(at=> #call);
-    quote! {
-        type Target = #binder fn(#(#types),*) -> #returned;
 
-        fn deref(&self) -> &Self::Target {
-            const CALL: #binder fn(#(#types),*) -> #returned = |#(#names),*| #call;
-            &CALL
+        #(#cfgs)*
+        #[automatically_derived]
+        impl ::core::ops::Deref for #ident {
+            type Target = #binder fn(#(#types),*) -> #output;
+
+            fn deref(&self) -> &Self::Target {
+                const CALL: #binder fn(#(#types),*) -> #output = |#(#names),*| #call;
+                &CALL
+            }
         }
     }
 }

@@ -122,11 +122,11 @@ enum Argument<'a> {
 }
 
 /// How the function is called.
-pub(crate) enum Callee {
+pub(crate) enum Callee<'a> {
     /// `Self::name(&*resource, …)` or `Self::name(…)`.
     Method,
-    /// `name(…)`.
-    Function,
+    /// `Type::name(…)`.
+    Function(&'a Ident),
 }
 
 impl<'a> Route<'a> {
@@ -199,7 +199,7 @@ impl<'a> Route<'a> {
     }
 
     /// `routes.add(…);`
-    pub(crate) fn registration(&self, owner: Option<&str>, callee: &Callee) -> TokenStream {
+    pub(crate) fn registration(&self, owner: Option<&str>, callee: &Callee<'_>) -> TokenStream {
         let Attributes {
             layers,
             body_limit,
@@ -259,7 +259,7 @@ impl<'a> Route<'a> {
     }
 
     /// Makes the arguments, calls the function, and makes the response.
-    fn body(&self, callee: &Callee) -> TokenStream {
+    fn body(&self, callee: &Callee<'_>) -> TokenStream {
         let several = self.extracted().count() > 1;
         let beside = self.beside();
         let early = self
@@ -282,7 +282,7 @@ impl<'a> Route<'a> {
         });
         let ident = &self.signature.ident;
         let call = match callee {
-            Callee::Function => quote!(#ident(#(#passed),*)),
+            Callee::Function(ty) => quote!(#ty::#ident(#(#passed),*)),
             Callee::Method if self.signature.receiver().is_some() => {
                 quote!(Self::#ident(&*__resource, #(#passed),*))
             }

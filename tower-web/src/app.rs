@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::BoxError;
 use crate::body::Body;
 use crate::extract::{Request, Requirements};
-use crate::handler::{Answers, Endpoint, Handler, Resource, Routes};
+use crate::handler::{Answers, Endpoint, Handler, IntoHandler, Resource, Routes};
 use crate::layered::{
     BoxFuture, CatchPanic, Erased, ErasedLayer, Next, Stage, erase, panicked, wrap,
 };
@@ -93,11 +93,14 @@ impl App {
     }
 
     /// Adds a free function with `#[get("/…")]` or its like.
-    pub fn route<H: Handler>(mut self, handler: H) -> Self {
+    pub fn route<H, Shape>(mut self, handler: H) -> Self
+    where
+        H: IntoHandler<Shape>,
+    {
         // The type says it all.
         drop(handler);
         let mut routes = Routes::new(());
-        H::register(&mut routes);
+        H::Handler::register(&mut routes);
         self.add(routes);
         self
     }
@@ -210,7 +213,10 @@ impl App {
     /// Answers what no route does. In a [nested](Self::nest) application, what none does below its prefix.
     ///
     /// `#[fallback]` above a free function makes a handler of it.
-    pub fn fallback<H: Handler>(self, handler: H) -> Self {
+    pub fn fallback<H, Shape>(self, handler: H) -> Self
+    where
+        H: IntoHandler<Shape>,
+    {
         self.route(handler)
     }
 

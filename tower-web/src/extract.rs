@@ -357,9 +357,11 @@ impl Extract for String {
 
 impl From<BodyError> for Rejection {
     fn from(error: BodyError) -> Self {
+        let too_large = |detail| Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail);
         match error {
-            BodyError::TooLarge { .. } => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+            BodyError::TooLarge { .. } => too_large(error.to_string()),
+            BodyError::Broken(_) if is_limit_of_a_layer(&error) => {
+                too_large("the body is larger than may be".to_owned())
             }
             BodyError::Broken(_) => Self::new(
                 StatusCode::BAD_REQUEST,
@@ -368,6 +370,18 @@ impl From<BodyError> for Rejection {
             .with_source(error),
         }
     }
+}
+
+/// Whether a layer has limited the body, as that of tower-http does.
+fn is_limit_of_a_layer(error: &BodyError) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(current) = source {
+        if current.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = current.source();
+    }
+    false
 }
 
 impl Extract for Method {

@@ -46,22 +46,64 @@ use crate::layered::{BoxFuture, ErasedLayer, erase};
 use crate::problem::{FieldError, IntoProblem, Problem};
 use crate::respond::{Asked, IntoResponse, Response};
 
-/// A free function that is a route. `#[get("/…")]` and its like implement it.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` isn't a route",
-    label = "not a route",
-    note = "write `#[get(\"/path\")]` above the function; an `impl` with `#[resource]` is added by `App::resource`"
-)]
+/// A route without a resource. `#[get("/…")]` and its like implement it for the future of a function.
 pub trait Handler {
     /// Adds the route.
     fn register(routes: &mut Routes<()>);
+}
+
+/// What [`App::route`](crate::App::route) takes: a [`Handler`], or an asynchronous function whose future is one.
+///
+/// `Shape` tells functions with different numbers of arguments apart.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` isn't a route",
+    label = "not a route",
+    note = "write `#[get(\"/path\")]` or its like above the function",
+    note = "a value whose `impl` has `#[resource]` is added by `App::resource`"
+)]
+pub trait IntoHandler<Shape> {
+    /// The handler that it is.
+    type Handler: Handler;
+}
+
+impl<H: Handler> IntoHandler<()> for H {
+    type Handler = H;
+}
+
+macro_rules! functions {
+    ($(($($argument:ident),*))*) => {$(
+        impl<F, R, $($argument),*> IntoHandler<fn($($argument),*) -> R> for F
+        where
+            F: Fn($($argument),*) -> R,
+            R: Handler,
+        {
+            type Handler = R;
+        }
+    )*};
+}
+
+functions! {
+    ()
+    (A)
+    (A, B)
+    (A, B, C)
+    (A, B, C, D)
+    (A, B, C, D, E)
+    (A, B, C, D, E, G)
+    (A, B, C, D, E, G, H)
+    (A, B, C, D, E, G, H, I)
+    (A, B, C, D, E, G, H, I, J)
+    (A, B, C, D, E, G, H, I, J, K)
+    (A, B, C, D, E, G, H, I, J, K, L)
+    (A, B, C, D, E, G, H, I, J, K, L, M)
 }
 
 /// A type whose methods are routes. `#[resource("/…")]` implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` isn't a resource",
     label = "not a resource",
-    note = "write `#[resource(\"/prefix\")]` above its `impl`; a free function is added by `App::route`"
+    note = "write `#[resource(\"/prefix\")]` above its `impl`",
+    note = "a function with `#[get(\"/path\")]` or its like is added by `App::route`"
 )]
 pub trait Resource: Sized + Send + Sync + 'static {
     /// Adds the routes of its methods.

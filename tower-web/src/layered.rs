@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -150,16 +151,39 @@ where
     }
 }
 
-/// The problem that a layer's error is: a [`Rejection`] is its own, a body that is too large is a 413, any other
-/// a 500.
+/// The problem that a layer's error is: a [`Rejection`] is its own, a body that is too large a 413, a timeout a 504, a limit
+/// a 503, any other a 500. What a layer has wrapped is looked into.
 fn problem_of(error: BoxError) -> Problem {
     let error = match error.downcast::<Rejection>() {
         Ok(rejection) => return rejection.into_problem(),
         Err(error) => error,
     };
-    match error.downcast::<BodyError>() {
-        Ok(error) => Rejection::from(*error).into_problem(),
-        Err(error) => Problem::internal(error),
+    let error = match error.downcast::<BodyError>() {
+        Ok(error) => return Rejection::from(*error).into_problem(),
+        Err(error) => error,
+    };
+    let mut source: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(current) = source {
+        if let Some(status) = status_of(current) {
+            tracing::warn!(status = status.as_u16(), error = %current, "a layer refused a request");
+            return Problem::new(status);
+        }
+        source = current.source();
+    }
+    tracing::error!(%error, "a layer failed");
+    Problem::internal(error)
+}
+
+fn status_of(error: &(dyn Error + 'static)) -> Option<StatusCode> {
+    if error.is::<tower_timeout::Elapsed>() {
+        Some(StatusCode::GATEWAY_TIMEOUT)
+    } else if error.is::<tower_load_shed::Overloaded>()
+        || error.is::<tower_limit::bulkhead::AtCapacity>()
+        || error.is::<tower_limit::bulkhead::WaitElapsed>()
+    {
+        Some(StatusCode::SERVICE_UNAVAILABLE)
+    } else {
+        None
     }
 }
 

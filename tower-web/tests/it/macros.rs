@@ -150,7 +150,7 @@ fn paths_are_built_from_captures() {
     assert_eq!(Users::list_path(), "/users");
     assert_eq!(Users::avatar_path(7, "a/b"), "/users/7/avatar.a%2Fb");
     assert_eq!(Users::notes_path(7, "a b/ä"), "/users/7/notes/a%20b/%C3%A4");
-    assert_eq!(hello::path("world"), "/hello/world");
+    assert_eq!(hello_path("world"), "/hello/world");
 }
 
 #[get("/hello/{name}")]
@@ -202,7 +202,8 @@ async fn functions_are_routes_and_stay_callable() {
     client.get("/opaque").await.assert_status(418);
     client.post("/sync").body("four").await.assert_text("4");
 
-    assert_eq!(hello("x".into()).await, "hello, x");
+    let hello = hello("x".into());
+    assert_eq!(hello.await, "hello, x");
     assert_eq!(borrowed("a", "b").await, "a, b");
     assert_eq!(opaque().await.status(), 418);
     assert_eq!(synchronous("four".into()).0, 4);

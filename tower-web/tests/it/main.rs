@@ -1,2 +1,4 @@
 //! Public behaviour of tower-web.
+mod layers;
 mod macros;
+mod routes;
