@@ -20,9 +20,9 @@
 //!
 //! A call that needn't wait costs four atomic operations on shared memory, a virtual call, and from outside of the
 //! worker's runtime entering that: about 50 ns in all, no allocation, and no task is woken. While another caller
-//! is inside the service's `call`, it spins for a few microseconds at most, then queues. A call that queues costs
-//! a short lock at each end, and a wake of the worker and of its caller. The queue's memory is used again; it
-//! grows to the greatest number of requests that were queued, or answered but not yet looked at.
+//! is inside the service's `call`, or the worker empties the queue, it spins for 8 µs at most, then queues. A call
+//! that queues costs a short lock at each end, and a wake of the worker and of its caller. The queue's memory is
+//! used again; it grows to the greatest number of requests that were queued, or answered but not yet looked at.
 //!
 //! As the service's `poll_ready` and `call` run where the call is made, they see that task's locals. They run on the
 //! worker's runtime in any case, and in the tracing span of the call. (One case is missed, for speed: a task of

@@ -20,8 +20,10 @@ pub(crate) const CLOSED: usize = 1 << 1;
 pub(crate) const QUEUED: usize = 1 << 2;
 /// For the queue: its worker hasn't been polled yet.
 pub(crate) const UNSTARTED: usize = 1 << 3;
+/// For the queue: its worker is serving what is queued.
+pub(crate) const SERVING: usize = 1 << 4;
 /// One slot. The count of those that are taken fills the rest of the word.
-const SLOT: usize = 1 << 4;
+const SLOT: usize = 1 << 5;
 
 /// The highest bound, which keeps the count from reaching the end of the word.
 const MAX_BOUND: usize = usize::MAX / SLOT / 2;
@@ -56,6 +58,18 @@ pub(crate) enum Reservation {
     Held,
 }
 
+/// A flag that is set.
+pub(crate) struct Raised<'a> {
+    slots: &'a Slots,
+    flag: usize,
+}
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.slots.clear(self.flag);
+    }
+}
+
 impl Slots {
     pub(crate) fn new(bound: usize, limit: Option<usize>, flags: usize) -> Self {
         Self {
@@ -86,6 +100,12 @@ impl Slots {
 
     pub(crate) fn clear(&self, flag: usize) {
         self.word.fetch_and(!flag, Ordering::AcqRel);
+    }
+
+    /// Sets a flag until what is returned is dropped.
+    pub(crate) fn set_while(&self, flag: usize) -> Raised<'_> {
+        self.set(flag);
+        Raised { slots: self, flag }
     }
 
     pub(crate) fn limits_flight(&self) -> bool {
