@@ -21,6 +21,7 @@
 mod patience;
 mod pick;
 pub mod picker;
+pub mod pool;
 pub mod prequal;
 
 use std::fmt;

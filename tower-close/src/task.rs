@@ -61,7 +61,7 @@ impl Task {
         let (closer, signal) = closer();
         let end = Arc::new(OnceLock::new());
         let work = run(signal.clone());
-        let task = runtime.spawn(supervise(work, signal, Arc::clone(&end)));
+        let task = runtime.spawn(supervise(signal, work, Arc::clone(&end)));
         Ok(Self {
             closer,
             abort: task.abort_handle(),
@@ -83,13 +83,13 @@ impl Task {
     }
 }
 
-/// Runs `work` until it ends or is cut off, and notes which. The signal is dropped last.
-async fn supervise<F>(work: F, mut signal: Signal, end: Arc<OnceLock<End>>)
+/// Runs `work` until it ends or is cut off, and notes which. The signal is dropped last: it tells that all is done.
+async fn supervise<F>(mut signal: Signal, work: F, end: Arc<OnceLock<End>>)
 where
     F: Future<Output = ()>,
 {
+    let mut work = pin!(work);
     let ended = {
-        let mut work = pin!(work);
         let mut cut_off = pin!(signal.cut_off());
         poll_fn(|cx| {
             // The future is dropped after a panic, and never polled again.
@@ -102,7 +102,7 @@ where
         })
         .await
     };
-    // Nobody else sets it.
+    // Before the work is dropped, so that whoever hears of that finds the cause. Nobody else sets it.
     let _ = end.set(ended);
 }
 

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod oracle;
+mod pool;
 
 use std::convert::Infallible;
 use std::future::Future;

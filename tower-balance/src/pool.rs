@@ -1,0 +1,665 @@
+//! Balances over endpoints that a task of its own keeps connected.
+//!
+//! A [`Balance`](crate::Balance) works while it is polled: between requests it follows no discovery and connects
+//! to nobody, it belongs to one caller, and an endpoint that fails is gone. A [`Pool`] is for clients that live long
+//! and have many callers:
+//!
+//! - **It is driven by its own task.** Discovery is followed and connections are made, and made anew with a
+//!   jittered backoff, while nothing is asked.
+//! - **It is shared.** A pool is cloned for each caller, for nothing. Callers pick and call an endpoint themselves,
+//!   without the task, a channel or a lock that anyone waits for.
+//! - **It says what it does.** The [states](Pool::states) of the endpoints are a stream, and a request that finds no
+//!   endpoint fails with an [`Unavailable`] that tells why.
+//! - **It leaves out who does badly**, for a while ([`Ejection`]), but not everybody (the
+//!   [panic threshold](Builder::with_panic_threshold)).
+//!
+//! # Example
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use tower_balance::pool::{Observed, Pool, State};
+//! use tower_discover::Change;
+//! use tower_service::Service;
+//! use tokio_stream::StreamExt;
+//! # use std::task::{Context, Poll};
+//! # type Connection = tower_test::mock::Mock<&'static str, &'static str>;
+//! # #[derive(Clone)]
+//! # struct Connect(std::sync::Arc<std::sync::Mutex<Vec<tower_test::mock::Handle<&'static str, &'static str>>>>);
+//! # impl Service<&'static str> for Connect {
+//! #     type Response = Connection;
+//! #     type Error = Infallible;
+//! #     type Future = std::future::Ready<Result<Connection, Infallible>>;
+//! #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> { Poll::Ready(Ok(())) }
+//! #     fn call(&mut self, _: &'static str) -> Self::Future {
+//! #         let (mock, handle) = tower_test::mock::pair();
+//! #         self.0.lock().unwrap().push(handle);
+//! #         std::future::ready(Ok(mock))
+//! #     }
+//! # }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! # let servers = std::sync::Arc::default();
+//! # let connect = Connect(std::sync::Arc::clone(&servers));
+//! // Addresses come from anywhere; a service connects to them.
+//! let (changes, discover) = tokio::sync::mpsc::channel(8);
+//! let discover = tokio_stream::wrappers::ReceiverStream::new(discover);
+//! let pool = Pool::builder(discover, connect).spawn::<&str>()?;
+//! let mut states = pool.states();
+//! assert_eq!(states.next().await, Some(Observed::All(vec![])));
+//!
+//! changes.send(Ok::<_, Infallible>(Change::Insert("a", "10.0.0.1:80"))).await?;
+//! loop {
+//!     let Some(Observed::Changed { key: "a", to, .. }) = states.next().await else { unreachable!() };
+//!     if to == Some(State::Ready) {
+//!         break;
+//!     }
+//! }
+//!
+//! let mut caller = pool.clone();
+//! std::future::poll_fn(|cx| caller.poll_ready(cx)).await?;
+//! let response = tokio::spawn(caller.call("hello"));
+//! # let mut server = servers.lock().unwrap().pop().unwrap();
+//! # server.next_request().await.unwrap().1.send_response("world");
+//! assert_eq!(response.await??, "world");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # When not to use it
+//!
+//! For one endpoint, or for a few that never change: then [`Balance`](crate::Balance) in a buffer is as good.
+//!
+//! # What it costs
+//!
+//! For each request a pick, two short latches, three counters that other callers of the same endpoint use, and a
+//! reference count; no allocation, no clock, whatever the number of endpoints. A change of discovery takes some hundred
+//! nanoseconds, for ten thousand endpoints as for ten. A request that waits is boxed. An endpoint takes some
+//! hundred bytes; the memory of one that has gone is used for the next, and isn't given back.
+
+mod driver;
+mod gauge;
+mod latch;
+mod link;
+mod observe;
+mod outlier;
+mod queued;
+mod shared;
+mod shortage;
+mod slots;
+
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tower_classify::{Classify, EveryErrorFails};
+use tower_close::{Close, Closing, Task};
+use tower_deadline::Deadline;
+use tower_discover::Discover;
+use tower_make::MakeService;
+use tower_rng::SplitMix64;
+use tower_service::Service;
+
+pub use self::gauge::{Gauge, InFlight, Member};
+pub use self::observe::{Observed, State, States};
+pub use self::outlier::Ejection;
+pub use self::shortage::{Census, Reason, Unavailable};
+pub use tower_close::NoRuntime;
+
+use self::driver::Driver;
+use self::link::Backoff;
+use self::observe::Newcomers;
+use self::queued::{Doorstep, Queued};
+use self::shared::{Called, Chooser, Flight, Seeds, Shared};
+use crate::picker::{Picker, PowerOfTwo};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Balances over endpoints that its own task keeps connected; see the [module](self).
+///
+/// `K` are the keys of discovery, `S` the services of the endpoints, `P` picks, `G` measures their load, and `C`
+/// says which responses count against them.
+///
+/// **Readiness.** Ready when an endpoint is, or when the request would find a place in the queue. It reserves
+/// neither: where another caller takes the last place first, the call fails with
+/// [`Reason::QueueFull`]. Waiting for a place is bounded as waiting in the queue is; then it says ready,
+/// and the call tells why nothing was.
+///
+/// **Cancellation.** Dropping a response future drops the endpoint's, or leaves the queue.
+///
+/// **Errors.** Those of the endpoint, boxed, and [`Unavailable`]. An endpoint that fails to become ready is made
+/// anew, and the request goes to another one.
+///
+/// **Closing.** It takes no more requests, finishes those that wait and those in flight, and drops its endpoints.
+/// Without being closed, its task ends with the last clone and the last request that waits.
+pub struct Pool<K, S, P = PowerOfTwo, G: Gauge = InFlight, C = EveryErrorFails> {
+    core: Arc<Core<K, S, G>>,
+    chooser: Chooser<P, SplitMix64>,
+    classify: C,
+    door: Door<K, S, G>,
+}
+
+/// Whether a handle has to wait for a place in the queue.
+enum Door<K, S, G: Gauge> {
+    Open,
+    Waiting(Box<Doorstep<K, S, G>>),
+    /// It was in vain or has ended: the next call tells which.
+    Passed,
+}
+
+struct Core<K, S, G: Gauge> {
+    shared: Arc<Shared<S, G>>,
+    newcomers: Arc<Newcomers<K>>,
+    task: Task,
+    seeds: Seeds,
+    max_wait: Duration,
+}
+
+/// Makes a [`Pool`].
+#[derive(Clone, Debug)]
+pub struct Builder<D, M, P = PowerOfTwo, G = InFlight, C = EveryErrorFails> {
+    discover: D,
+    make: M,
+    picker: P,
+    gauge: G,
+    classify: C,
+    seed: Option<u64>,
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    queue_len: usize,
+    max_wait: Duration,
+    backoff: Backoff,
+    connect_timeout: Duration,
+    max_connecting: usize,
+    slow_start: Option<Duration>,
+    panic_threshold: f64,
+    ejection: Option<Ejection>,
+    idle_timeout: Option<Duration>,
+    min_connected: usize,
+    drain_timeout: Duration,
+}
+
+pin_project! {
+    /// The response of a [`Pool`]: that of an endpoint, or [`Unavailable`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<K, S, P, G, C, Req>
+    where
+        S: Service<Req>,
+        G: Gauge,
+    {
+        #[pin]
+        state: Response<K, S, P, G, Req, S::Future>,
+        classify: C,
+    }
+}
+
+pin_project! {
+    #[project = ResponseProj]
+    enum Response<K, S, P, G, Req, F>
+    where
+        G: Gauge,
+    {
+        Called {
+            #[pin]
+            future: F,
+            flight: Flight<S, G>,
+        },
+        Queued { queued: Box<Queued<K, S, P, G, Req>> },
+        Failed { error: Option<BoxError> },
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            queue_len: 1024,
+            max_wait: Duration::from_secs(3),
+            backoff: Backoff {
+                min: Duration::from_millis(100),
+                max: Duration::from_secs(30),
+            },
+            connect_timeout: Duration::from_secs(10),
+            max_connecting: 64,
+            slow_start: None,
+            panic_threshold: 0.5,
+            ejection: Some(Ejection::default()),
+            idle_timeout: None,
+            min_connected: 1,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Pool<(), ()> {
+    /// Begins a pool over what `discover` finds and `make` connects to.
+    ///
+    /// What is discovered are targets, such as addresses: they are cloned each time that a connection is made.
+    pub fn builder<D, M>(discover: D, make: M) -> Builder<D, M> {
+        Builder {
+            discover,
+            make,
+            picker: PowerOfTwo::default(),
+            gauge: InFlight,
+            classify: EveryErrorFails,
+            seed: None,
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl<D, M, P, G, C> Builder<D, M, P, G, C> {
+    /// Picks endpoints by `picker`, of which each caller has a clone. The default is the power of two choices.
+    #[must_use]
+    pub fn with_picker<P2>(self, picker: P2) -> Builder<D, M, P2, G, C> {
+        Builder {
+            discover: self.discover,
+            make: self.make,
+            picker,
+            gauge: self.gauge,
+            classify: self.classify,
+            seed: self.seed,
+            settings: self.settings,
+        }
+    }
+
+    /// Measures load by [forks](Gauge::fork) of `gauge`. The default counts requests in flight.
+    #[must_use]
+    pub fn with_gauge<G2>(self, gauge: G2) -> Builder<D, M, P, G2, C> {
+        Builder {
+            discover: self.discover,
+            make: self.make,
+            picker: self.picker,
+            gauge,
+            classify: self.classify,
+            seed: self.seed,
+            settings: self.settings,
+        }
+    }
+
+    /// Lets `classify` say which results count against an endpoint. The default is every error.
+    #[must_use]
+    pub fn with_classify<C2>(self, classify: C2) -> Builder<D, M, P, G, C2> {
+        Builder {
+            discover: self.discover,
+            make: self.make,
+            picker: self.picker,
+            gauge: self.gauge,
+            classify,
+            seed: self.seed,
+            settings: self.settings,
+        }
+    }
+
+    /// Lets at most `len` requests wait while no endpoint is ready: 1024 by default. With zero none waits.
+    #[must_use]
+    pub fn with_queue(mut self, len: usize) -> Self {
+        self.settings.queue_len = len;
+        self
+    }
+
+    /// Lets a request wait for at most `max_wait`: 3 seconds by default. The deadline of its task counts as well.
+    #[must_use]
+    pub fn with_max_wait(mut self, max_wait: Duration) -> Self {
+        self.settings.max_wait = max_wait;
+        self
+    }
+
+    /// Waits before it connects again for `min`, doubling up to `max`, of which half is left to chance.
+    ///
+    /// 100 ms to 30 s by default. A connection that lasted longer than the wait would be is made anew at once.
+    #[must_use]
+    pub fn with_backoff(mut self, min: Duration, max: Duration) -> Self {
+        let max = max.max(min);
+        self.settings.backoff = Backoff { min, max };
+        self
+    }
+
+    /// Gives up an endpoint that isn't connected and ready within `timeout`: 10 seconds by default.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// Connects to at most `max` endpoints at once, at least one: 64 by default.
+    #[must_use]
+    pub fn with_max_connecting(mut self, max: usize) -> Self {
+        self.settings.max_connecting = max.max(1);
+        self
+    }
+
+    /// Gives an endpoint a tenth of its share when it comes, and all of it after `window`: caches are cold.
+    ///
+    /// Off by default. It works by the load that the picker sees.
+    #[must_use]
+    pub fn with_slow_start(mut self, window: Duration) -> Self {
+        self.settings.slow_start = (!window.is_zero()).then_some(window);
+        self
+    }
+
+    /// Uses ejected endpoints after all while less than this share of those known is ready: a half by default.
+    ///
+    /// If all do badly it isn't the endpoints, and the few that are left would drown. As Envoy's panic threshold.
+    #[must_use]
+    pub fn with_panic_threshold(mut self, share: f64) -> Self {
+        self.settings.panic_threshold = if share.is_nan() { 0.0 } else { share };
+        self
+    }
+
+    /// Leaves out endpoints that do worse than the others, by the defaults of gRFC A50 if not told otherwise.
+    #[must_use]
+    pub fn with_ejection(mut self, ejection: Ejection) -> Self {
+        self.settings.ejection = Some(ejection);
+        self
+    }
+
+    /// Ejects none.
+    #[must_use]
+    pub fn without_ejection(mut self) -> Self {
+        self.settings.ejection = None;
+        self
+    }
+
+    /// Closes connections that nobody has used for `timeout` or up to half as long again, but keeps
+    /// `min_connected`. Off by default.
+    ///
+    /// They are made again when requests wait, or when all others have been in use.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: Duration, min_connected: usize) -> Self {
+        self.settings.idle_timeout = Some(timeout);
+        self.settings.min_connected = min_connected;
+        self
+    }
+
+    /// Drops the service of an endpoint that was removed after `timeout`, though it has requests in flight: 30
+    /// seconds by default.
+    #[must_use]
+    pub fn with_drain_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.drain_timeout = timeout;
+        self
+    }
+
+    /// Draws all chance from `seed`, so that a run can be replayed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the pool's task, on the runtime that this is called in. It carries the current span.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRuntime`] outside of a runtime.
+    #[expect(clippy::type_complexity, reason = "the pool of all that was chosen")]
+    pub fn spawn<Req>(self) -> Result<Pool<D::Key, M::Service, P, G, C>, NoRuntime>
+    where
+        // Discovery.
+        D: Discover + Send + 'static,
+        D::Key: Hash + Clone + Send + 'static,
+        D::Error: Into<BoxError>,
+        D::Service: Clone + Send + 'static,
+        // Endpoints.
+        M: MakeService<D::Service, Req> + Send + 'static,
+        M::Future: Send + 'static,
+        M::MakeError: Into<BoxError>,
+        M::Error: Into<BoxError>,
+        M::Service: Send + 'static,
+        // The rest.
+        P: Picker<Member<G>>,
+        G: Gauge,
+        Req: 'static,
+    {
+        let seed = self.seed.map(SplitMix64::new);
+        let mut rng = seed.unwrap_or_else(SplitMix64::from_entropy);
+        let settings = self.settings;
+        let shared = Arc::new(Shared::new(settings.queue_len));
+        let newcomers = Arc::new(Newcomers::new(Arc::clone(&shared.wakes)));
+        let seeds = Seeds::new(tower_rng::Rng::next_u64(&mut rng));
+        let task = Task::spawn(|signal| {
+            let driver = Driver::<D, M, M::Service, G, Req>::new(
+                self.discover,
+                self.make,
+                self.gauge,
+                settings,
+                rng,
+                Arc::clone(&shared),
+                Arc::clone(&newcomers),
+            );
+            tracing::Instrument::in_current_span(driver.run(signal))
+        })?;
+        let ejection = settings.ejection;
+        let max_faults_in_a_row = ejection.and_then(|ejection| ejection.faults_in_a_row());
+        Ok(Pool {
+            chooser: Chooser {
+                picker: self.picker,
+                rng: seeds.next(),
+                max_faults_in_a_row: max_faults_in_a_row.unwrap_or(0),
+            },
+            core: Arc::new(Core {
+                shared,
+                newcomers,
+                task,
+                seeds,
+                max_wait: settings.max_wait,
+            }),
+            classify: self.classify,
+            door: Door::Open,
+        })
+    }
+}
+
+impl<K, S, P, G: Gauge, C> Pool<K, S, P, G, C> {
+    /// Watches the endpoints: first all of them, then every change.
+    ///
+    /// An observer that is too slow for every change is told [all](Observed::All) again. The stream ends with the
+    /// pool, and doesn't keep it.
+    pub fn states(&self) -> States<K> {
+        self.core.newcomers.add()
+    }
+
+    /// Counts the endpoints by what they are doing.
+    pub fn census(&self) -> Census {
+        self.core.shared.report().census
+    }
+
+    /// How many requests wait.
+    pub fn queued(&self) -> usize {
+        self.core.shared.queued()
+    }
+}
+
+impl<K, S, G: Gauge> Core<K, S, G> {
+    #[cold]
+    fn unavailable(&self, reason: Reason, waited: Duration) -> BoxError {
+        let report = self.shared.report().clone();
+        let panic = self.task.panic_message();
+        Box::new(Unavailable {
+            reason: panic.map_or(reason, |_| Reason::Panicked),
+            census: report.census,
+            last_failure: panic.map(Arc::from).or(report.last_failure),
+            waited,
+        })
+    }
+}
+
+impl<K, S, P, G, C, Req> Service<Req> for Pool<K, S, P, G, C>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    P: Picker<Member<G>> + Clone,
+    G: Gauge,
+    C: Classify<(), S::Response, S::Error> + Clone,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<K, S, P, G, C, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.core.shared.has_room() {
+            self.door = Door::Open;
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_door(cx).map(Ok)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let shared = &self.core.shared;
+        let state = if shared.is_closing() {
+            self.refuse(request)
+        } else {
+            match shared.dispatch(request, &mut self.chooser) {
+                Ok(Called { future, flight }) => Response::Called { future, flight },
+                Err(miss) => self.refuse(miss.request),
+            }
+        };
+        self.door = Door::Open;
+        ResponseFuture {
+            state,
+            classify: self.classify.clone(),
+        }
+    }
+}
+
+impl<K, S, P, G, C> Pool<K, S, P, G, C>
+where
+    G: Gauge,
+{
+    #[cold]
+    fn poll_door(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.door {
+                Door::Open => {
+                    self.door = Door::Waiting(Box::new(Doorstep::new(&self.core)));
+                }
+                // To `Passed`, in which it stays ready, whether there is room or not.
+                Door::Waiting(doorstep) => {
+                    ready!(doorstep.poll(cx));
+                    self.door = Door::Passed;
+                }
+                Door::Passed => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Queues a request that found no endpoint, or refuses it.
+    #[cold]
+    fn refuse<Req>(&self, request: Req) -> Response<K, S, P, G, Req, S::Future>
+    where
+        S: Service<Req>,
+        P: Clone,
+    {
+        let chooser = || Chooser {
+            picker: self.chooser.picker.clone(),
+            rng: self.core.seeds.next(),
+            max_faults_in_a_row: self.chooser.max_faults_in_a_row,
+        };
+        match Queued::new(&self.core, chooser, request) {
+            Ok(queued) => Response::Queued {
+                queued: Box::new(queued),
+            },
+            Err(error) => Response::Failed { error: Some(error) },
+        }
+    }
+}
+
+impl<K, S, P, G, C> Close for Pool<K, S, P, G, C>
+where
+    G: Gauge,
+{
+    fn close(&self, by: Deadline) -> Closing {
+        self.core.shared.begin_closing();
+        self.core.task.close(by)
+    }
+}
+
+impl<K, S, P, G, C> Clone for Pool<K, S, P, G, C>
+where
+    P: Clone,
+    G: Gauge,
+    C: Clone,
+{
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            chooser: Chooser {
+                picker: self.chooser.picker.clone(),
+                // Its own, so that no two draw the same.
+                rng: self.core.seeds.next(),
+                max_faults_in_a_row: self.chooser.max_faults_in_a_row,
+            },
+            classify: self.classify.clone(),
+            door: Door::Open,
+        }
+    }
+}
+
+impl<K, S, P, G, C, Req> Future for ResponseFuture<K, S, P, G, C, Req>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    P: Picker<Member<G>>,
+    G: Gauge,
+    C: Classify<(), S::Response, S::Error>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                ResponseProj::Called { future, flight } => {
+                    let result = ready!(future.poll(cx));
+                    flight.finish(this.classify.classify(&(), &result));
+                    return Poll::Ready(result.map_err(Into::into));
+                }
+                // Queued → Called | Failed
+                ResponseProj::Queued { queued } => {
+                    let next = match ready!(queued.poll(cx)) {
+                        Ok(Called { future, flight }) => Response::Called { future, flight },
+                        Err(error) => Response::Failed { error: Some(error) },
+                    };
+                    this.state.set(next);
+                }
+                ResponseProj::Failed { error } => {
+                    let error = error.take().expect("polled after completion");
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl<K, S, P, G: Gauge, C> fmt::Debug for Pool<K, S, P, G, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("census", &self.census())
+            .field("queued", &self.queued())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K, S, P, G, C, Req> fmt::Debug for ResponseFuture<K, S, P, G, C, Req>
+where
+    S: Service<Req>,
+    G: Gauge,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.state {
+            Response::Called { .. } => "ResponseFuture(called)",
+            Response::Queued { .. } => "ResponseFuture(queued)",
+            Response::Failed { .. } => "ResponseFuture(failed)",
+        })
+    }
+}

@@ -1,0 +1,959 @@
+//! The task of a pool: it follows discovery, makes connections, and decides who is ready.
+//!
+//! All that it decides about an endpoint is written down in its [`Entry`]; [`Driver::settle`] then brings the
+//! endpoint into line with it, and may be called again at any time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_util::future::{AbortHandle, Abortable};
+use futures_util::stream::FuturesUnordered;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_close::Signal;
+use tower_discover::{Change, Discover};
+use tower_make::MakeService;
+use tower_rng::{Rng, SplitMix64};
+use tower_service::Service;
+
+use super::Settings;
+use super::gauge::Gauge;
+use super::latch::TurnedAway;
+use super::link::{Link, Phase, slow_start};
+use super::observe::{Newcomers, Observer, State};
+use super::outlier::Record;
+use super::shared::Shared;
+use super::shortage::{Census, Reason};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How many changes of discovery are taken in before other tasks have their turn.
+const CHANGES_AT_ONCE: usize = 128;
+
+/// How often the share of a new endpoint grows.
+const RAMP_STEPS: u32 = 10;
+
+pub(super) struct Driver<D, M, S, G, Req>
+where
+    D: Discover,
+    M: MakeService<D::Service, Req, Service = S>,
+    G: Gauge,
+{
+    settings: Settings,
+    gauge: G,
+    shared: Arc<Shared<S, G>>,
+    newcomers: Arc<Newcomers<D::Key>>,
+    observers: Vec<Observer<D::Key>>,
+    /// None once it has ended.
+    discover: Option<Pin<Box<D>>>,
+    make: M,
+    /// By the indices of the endpoints.
+    entries: Entries<D::Key, D::Service, S>,
+    free: Vec<u32>,
+    keys: HashMap<D::Key, u32>,
+    /// Those whose turn to connect will come, with a number that tells those that have gone meanwhile.
+    turns: VecDeque<(u32, u64)>,
+    connecting: FuturesUnordered<Attempt<Abortable<M::Future>>>,
+    ejected: BTreeSet<u32>,
+    idle: BTreeSet<u32>,
+    ramping: BTreeSet<u32>,
+    is_panicking: bool,
+    census: Census,
+    last_failure: Option<Arc<str>>,
+    is_report_stale: bool,
+    alarms: BTreeMap<(Instant, u64), Alarm>,
+    timer: Pin<Box<Sleep>>,
+    /// Numbers what must not be mistaken for another.
+    counter: u64,
+    rng: SplitMix64,
+    now: Instant,
+    _request: PhantomData<fn(Req)>,
+}
+
+type Entries<K, T, S> = Vec<Option<Entry<K, T, S>>>;
+
+/// What is decided about an endpoint.
+struct Entry<K, T, S> {
+    key: K,
+    target: T,
+    number: u64,
+    link: Link,
+    /// A connection that has been made and hasn't got its seat yet.
+    arrival: Option<S>,
+    attempt: Option<AbortHandle>,
+    record: Record,
+    draining: Draining,
+    /// The endpoint that this one replaces as soon as it is ready.
+    predecessor: Option<u32>,
+    alarm: Option<(Instant, u64)>,
+    /// For how many looks in a row nobody has used it.
+    unused_looks: u32,
+    shown: Option<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Draining {
+    No,
+    /// Until its requests have ended.
+    Yes,
+    /// It took too long: its service is dropped.
+    Over,
+}
+
+#[derive(Clone, Copy)]
+enum Alarm {
+    /// Connecting takes too long, a backoff is over, or draining takes too long.
+    Entry(u32),
+    Outliers,
+    Idle,
+    Ramp,
+    /// Discovery may be asked again after an error.
+    Discovery,
+}
+
+pin_project! {
+    /// The making of a connection.
+    struct Attempt<F> {
+        index: u32,
+        number: u64,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<D, M, S, G, Req> Driver<D, M, S, G, Req>
+where
+    D: Discover,
+    D::Key: Hash + Clone,
+    D::Error: Into<BoxError>,
+    D::Service: Clone,
+    M: MakeService<D::Service, Req, Service = S>,
+    M::MakeError: Into<BoxError>,
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    G: Gauge,
+{
+    pub(super) fn new(
+        discover: D,
+        make: M,
+        gauge: G,
+        settings: Settings,
+        rng: SplitMix64,
+        shared: Arc<Shared<S, G>>,
+        newcomers: Arc<Newcomers<D::Key>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            settings,
+            gauge,
+            shared,
+            newcomers,
+            observers: Vec::new(),
+            discover: Some(Box::pin(discover)),
+            make,
+            entries: Vec::new(),
+            free: Vec::new(),
+            keys: HashMap::new(),
+            turns: VecDeque::new(),
+            connecting: FuturesUnordered::new(),
+            ejected: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            ramping: BTreeSet::new(),
+            is_panicking: false,
+            census: Census::default(),
+            last_failure: None,
+            is_report_stale: false,
+            alarms: BTreeMap::new(),
+            timer: Box::pin(sleep_until(now)),
+            counter: 0,
+            rng,
+            now,
+            _request: PhantomData,
+        }
+    }
+
+    /// Works until it is closed and nothing is left to do.
+    pub(super) async fn run(mut self, mut signal: Signal) {
+        if let Some(ejection) = self.settings.ejection {
+            self.set_alarm(ejection.interval(), Alarm::Outliers);
+        }
+        if let Some(most) = self.settings.idle_timeout {
+            self.set_alarm(most / 2, Alarm::Idle);
+        }
+        tokio::select! {
+            biased;
+            _ = signal.closing() => {}
+            () = poll_fn(|cx| self.poll(cx)) => {}
+        }
+        self.shared.begin_closing();
+        // Those that wait still get what they came for; the deadline is the signal's.
+        poll_fn(|cx| match self.poll(cx) {
+            Poll::Pending if self.shared.queued() > 0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+        self.discover = None;
+        for index in 0..self.entries.len() as u32 {
+            self.drain(index);
+        }
+        poll_fn(|cx| {
+            let polled = self.poll(cx);
+            if self.entries.iter().all(Option::is_none) {
+                return Poll::Ready(());
+            }
+            polled
+        })
+        .await;
+    }
+
+    /// Does what there is to do. It has never done.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.wakes.register(cx.waker());
+        self.now = Instant::now();
+        self.observers.append(&mut self.newcomers.take());
+        self.follow_discovery(cx);
+        self.look_at_woken();
+        self.serve_demand();
+        loop {
+            self.connect(cx);
+            // Connecting sets alarms, and alarms have it connect.
+            if !self.ring_alarms(cx) {
+                break;
+            }
+        }
+        self.catch_observers_up();
+        self.publish();
+        Poll::Pending
+    }
+
+    // Discovery.
+
+    fn follow_discovery(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..CHANGES_AT_ONCE {
+            let Some(discover) = &mut self.discover else {
+                return;
+            };
+            match discover.as_mut().poll_discover(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok(Change::Insert(key, target)))) => self.insert(key, target),
+                Poll::Ready(Some(Ok(Change::Remove(key)))) => self.remove(&key),
+                Poll::Ready(Some(Err(error))) => {
+                    let error: BoxError = error.into();
+                    tracing::debug!(%error, "discovery failed");
+                    self.note_failure(format!("discovery failed: {error}").into());
+                    // One that fails over and over must not keep the task busy.
+                    self.set_alarm(self.settings.backoff.min, Alarm::Discovery);
+                    return;
+                }
+                Poll::Ready(None) => {
+                    self.discover = None;
+                    self.is_report_stale = true;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    fn insert(&mut self, key: D::Key, target: D::Service) {
+        let index = self.free.pop().unwrap_or(self.entries.len() as u32);
+        let replaced = self.keys.insert(key.clone(), index);
+        let predecessor = replaced.and_then(|old| self.give_way(old));
+        self.counter += 1;
+        let entry = Entry {
+            key,
+            target,
+            number: self.counter,
+            link: Link::new(),
+            arrival: None,
+            attempt: None,
+            record: Record::default(),
+            draining: Draining::No,
+            predecessor,
+            alarm: None,
+            unused_looks: 0,
+            shown: None,
+        };
+        self.shared.settle(index, &self.gauge);
+        self.turns.push_back((index, entry.number));
+        match self.entries.get_mut(index as usize) {
+            Some(place) => *place = Some(entry),
+            None => self.entries.push(Some(entry)),
+        }
+        self.show(index);
+    }
+
+    /// The endpoint that goes on until the one that replaces `index` is ready: that, or its own predecessor.
+    fn give_way(&mut self, index: u32) -> Option<u32> {
+        let entry = self.entry(index)?;
+        if matches!(entry.link.phase(), Phase::Up { .. }) {
+            return Some(index);
+        }
+        let predecessor = entry.predecessor.take();
+        self.drain(index);
+        predecessor
+    }
+
+    fn remove(&mut self, key: &D::Key) {
+        if let Some(index) = self.keys.remove(key) {
+            self.drain(index);
+        }
+    }
+
+    /// Sends nothing to an endpoint any more, and drops it when its requests have ended.
+    fn drain(&mut self, index: u32) {
+        let Some(entry) = self.entry(index) else {
+            return;
+        };
+        if entry.draining != Draining::No {
+            return;
+        }
+        entry.draining = Draining::Yes;
+        entry.arrival = None;
+        if let Some(attempt) = entry.attempt.take() {
+            attempt.abort();
+        }
+        let predecessor = entry.predecessor.take();
+        self.shared.make_unready(index);
+        self.ejected.remove(&index);
+        self.idle.remove(&index);
+        self.ramping.remove(&index);
+        if let Some(endpoint) = self.shared.endpoint(index) {
+            endpoint.drain();
+        }
+        self.clear_alarm(index);
+        self.show(index);
+        self.settle(index);
+        if self.entry(index).is_some() {
+            self.set_entry_alarm(index, self.settings.drain_timeout);
+        }
+        if let Some(predecessor) = predecessor {
+            self.drain(predecessor);
+        }
+        self.weigh_panic();
+    }
+
+    // Connections.
+
+    /// Starts what may be started, and takes in what is done.
+    fn connect(&mut self, cx: &mut Context<'_>) {
+        loop {
+            self.start_attempts(cx);
+            match Pin::new(&mut self.connecting).poll_next(cx) {
+                Poll::Ready(Some(Some((index, number, result)))) => {
+                    self.connected(index, number, result);
+                }
+                // It was given up.
+                Poll::Ready(Some(None)) => {}
+                Poll::Ready(None) | Poll::Pending => return,
+            }
+        }
+    }
+
+    fn start_attempts(&mut self, cx: &mut Context<'_>) {
+        while self.connecting.len() < self.settings.max_connecting {
+            let Some(&(index, number)) = self.turns.front() else {
+                return;
+            };
+            let is_due = |entry: &&mut Entry<_, _, _>| {
+                entry.number == number
+                    && entry.draining == Draining::No
+                    && entry.link.phase() == Phase::Queued
+            };
+            if self.entry(index).filter(is_due).is_none() {
+                self.turns.pop_front();
+                continue;
+            }
+            let made = match self.make.poll_ready(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) => Ok(()),
+                Poll::Ready(Err(error)) => Err(error.into()),
+            };
+            self.turns.pop_front();
+            match made {
+                Ok(()) => self.attempt(index),
+                Err(error) => self.fault(index, error.to_string().into()),
+            }
+        }
+    }
+
+    fn attempt(&mut self, index: u32) {
+        let Some(entry) = self.entry(index) else {
+            return;
+        };
+        entry.link.connect();
+        let number = entry.number;
+        let target = entry.target.clone();
+        let (abort, registration) = AbortHandle::new_pair();
+        entry.attempt = Some(abort);
+        let future = self.make.make_service(target);
+        self.connecting.push(Attempt {
+            index,
+            number,
+            future: Abortable::new(future, registration),
+        });
+        self.set_entry_alarm(index, self.settings.connect_timeout);
+        self.show(index);
+    }
+
+    fn connected(&mut self, index: u32, number: u64, result: Result<S, M::MakeError>) {
+        let Some(entry) = self.entry(index).filter(|entry| entry.number == number) else {
+            return;
+        };
+        entry.attempt = None;
+        match result {
+            Ok(service) => {
+                entry.arrival = Some(service);
+                self.settle(index);
+            }
+            Err(error) => {
+                let error: BoxError = error.into();
+                self.fault(index, error.to_string().into());
+            }
+        }
+    }
+
+    /// A connection couldn't be made, or is lost.
+    fn fault(&mut self, index: u32, failure: Arc<str>) {
+        let (now, random) = (self.now, self.rng.next_f64());
+        let backoff = self.settings.backoff;
+        tracing::debug!(%failure, "endpoint failed");
+        self.note_failure(failure);
+        self.shared.make_unready(index);
+        self.clear_alarm(index);
+        self.ramping.remove(&index);
+        let Some(entry) = self.entry(index) else {
+            return;
+        };
+        if let Some(attempt) = entry.attempt.take() {
+            attempt.abort();
+        }
+        entry.arrival = None;
+        if entry.draining == Draining::No {
+            entry.link.fault(now, &backoff, random);
+            let number = entry.number;
+            match entry.link.phase() {
+                Phase::Queued => self.turns.push_back((index, number)),
+                Phase::Down { until } => {
+                    self.set_entry_alarm(index, until.duration_since(now));
+                }
+                Phase::Idle => {
+                    self.idle.insert(index);
+                }
+                Phase::Connecting | Phase::Up { .. } => {}
+            }
+        }
+        self.show(index);
+        self.weigh_panic();
+    }
+
+    // Endpoints.
+
+    fn look_at_woken(&mut self) {
+        for index in self.shared.wakes.take(&*self.shared) {
+            let is_suspect = self
+                .shared
+                .endpoint(index)
+                .is_some_and(|endpoint| endpoint.take_suspicion());
+            if is_suspect {
+                self.eject(index);
+            }
+            self.settle(index);
+        }
+    }
+
+    /// Brings an endpoint into line with what is decided about it. If somebody has its latch, that one has
+    /// this called again.
+    fn settle(&mut self, index: u32) {
+        let shared = Arc::clone(&self.shared);
+        let (now, is_panicking) = (self.now, self.is_panicking);
+        let Some(endpoint) = shared.endpoint(index) else {
+            return;
+        };
+        let Some(entry) = self.entry(index) else {
+            return;
+        };
+        let Some(mut visit) = shared.visit(index, TurnedAway::DRIVER) else {
+            return;
+        };
+        let is_unused = endpoint.member.is_unused();
+        let is_over = match entry.draining {
+            Draining::No => entry.link.phase() == Phase::Idle,
+            Draining::Yes => is_unused,
+            Draining::Over => true,
+        };
+        let arrival = entry.arrival.take();
+        let mut dropped = None;
+        if let Some(seat) = visit.seat() {
+            if arrival.is_some() {
+                seat.failure = None;
+                dropped = mem::replace(&mut seat.service, arrival);
+            }
+            if is_over {
+                dropped = seat.service.take();
+            }
+        }
+        let polled = match entry.draining {
+            Draining::No if !is_over => visit.poll_ready::<Req>().map(|service| service.is_some()),
+            _ => Poll::Pending,
+        };
+        visit.is_well();
+        let is_proved = polled == Poll::Ready(true) && entry.link.proved(now);
+        let is_usable = entry.record.ejected_at.is_none() || is_panicking;
+        if polled == Poll::Ready(true) && is_usable {
+            shared.make_ready(index);
+        } else if entry.draining == Draining::No && !is_usable {
+            shared.make_unready(index);
+        }
+        let failure = visit.seat().and_then(|seat| seat.failure.take());
+        drop(visit);
+        drop(dropped);
+        if let Some(failure) = failure {
+            self.fault(index, failure);
+        } else if is_proved {
+            self.proved(index);
+        }
+        self.free_drained(index, is_unused);
+    }
+
+    /// An endpoint is ready for the first time since it was connected to.
+    fn proved(&mut self, index: u32) {
+        self.clear_alarm(index);
+        if let Some(window) = self.settings.slow_start {
+            if self.ramping.is_empty() {
+                self.set_alarm(window / RAMP_STEPS, Alarm::Ramp);
+            }
+            self.ramping.insert(index);
+            self.set_share(index, window);
+        }
+        self.show(index);
+        let predecessor = self.entry(index).and_then(|entry| entry.predecessor.take());
+        if let Some(predecessor) = predecessor {
+            self.drain(predecessor);
+        }
+        self.weigh_panic();
+    }
+
+    /// Forgets an endpoint that has drained.
+    fn free_drained(&mut self, index: u32, is_unused: bool) {
+        let is_drained = |entry: &&mut Entry<_, _, _>| entry.draining != Draining::No;
+        if !is_unused || self.entry(index).filter(is_drained).is_none() {
+            return;
+        }
+        self.clear_alarm(index);
+        if let Some(entry) = self.entries[index as usize].take() {
+            self.tell(&entry.key, entry.shown, None);
+            self.free.push(index);
+        }
+    }
+
+    fn entry(&mut self, index: u32) -> Option<&mut Entry<D::Key, D::Service, S>> {
+        self.entries.get_mut(index as usize)?.as_mut()
+    }
+
+    // Ejection.
+
+    fn known(&self) -> usize {
+        self.census.known()
+    }
+
+    fn eject(&mut self, index: u32) {
+        let Some(ejection) = self.settings.ejection else {
+            return;
+        };
+        let (ejected, known, now) = (self.ejected.len(), self.known(), self.now);
+        let Some(entry) = self.entry(index) else {
+            return;
+        };
+        if entry.draining == Draining::No && ejection.eject(&mut entry.record, ejected, known, now)
+        {
+            self.was_ejected(index);
+        }
+    }
+
+    fn was_ejected(&mut self, index: u32) {
+        tracing::debug!("endpoint ejected");
+        self.ejected.insert(index);
+        if !self.is_panicking {
+            self.shared.make_unready(index);
+        }
+        self.show(index);
+        self.weigh_panic();
+    }
+
+    fn sweep_outliers(&mut self) {
+        let Some(ejection) = self.settings.ejection else {
+            return;
+        };
+        self.set_alarm(ejection.interval(), Alarm::Outliers);
+        let mut indices = Vec::new();
+        let mut endpoints = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            let Some(entry) = entry.as_ref().filter(|e| e.draining == Draining::No) else {
+                continue;
+            };
+            let index = index as u32;
+            if let Some(endpoint) = self.shared.endpoint(index) {
+                indices.push(index);
+                endpoints.push((entry.record, endpoint.take_tally()));
+            }
+        }
+        ejection.sweep(&mut endpoints, self.now);
+        for (index, (record, _)) in indices.into_iter().zip(endpoints) {
+            let Some(entry) = self.entry(index) else {
+                continue;
+            };
+            let was = mem::replace(&mut entry.record, record).ejected_at.is_some();
+            match (was, record.ejected_at.is_some()) {
+                (false, true) => self.was_ejected(index),
+                (true, false) => {
+                    tracing::debug!("endpoint readmitted");
+                    self.ejected.remove(&index);
+                    self.settle(index);
+                    self.show(index);
+                    self.weigh_panic();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Uses the ejected ones as well while too few others are left, and no longer.
+    fn weigh_panic(&mut self) {
+        let healthy = self.census.ready as f64;
+        let is_panicking = !self.ejected.is_empty()
+            && healthy < self.settings.panic_threshold * self.known() as f64;
+        if is_panicking == self.is_panicking {
+            return;
+        }
+        tracing::debug!(
+            is_panicking,
+            "too few endpoints are healthy, or enough again"
+        );
+        self.is_panicking = is_panicking;
+        for index in self.ejected.clone() {
+            self.settle(index);
+        }
+    }
+
+    // Idle endpoints, and new ones.
+
+    fn retire_unused(&mut self) {
+        let Some(most) = self.settings.idle_timeout else {
+            return;
+        };
+        self.set_alarm(most / 2, Alarm::Idle);
+        let mut connected = self.census.ready + self.census.ejected;
+        let mut all_used = true;
+        for index in 0..self.entries.len() as u32 {
+            let shared = Arc::clone(&self.shared);
+            let Some(endpoint) = shared.endpoint(index) else {
+                continue;
+            };
+            let is_used = endpoint.take_use() || !endpoint.member.is_unused();
+            let min_connected = self.settings.min_connected;
+            let Some(entry) = self.entry(index) else {
+                continue;
+            };
+            let is_up = matches!(entry.link.phase(), Phase::Up { .. });
+            if entry.draining != Draining::No || !is_up {
+                continue;
+            }
+            entry.unused_looks = if is_used { 0 } else { entry.unused_looks + 1 };
+            all_used &= is_used;
+            if entry.unused_looks >= 2 && connected > min_connected && entry.link.rest() {
+                connected -= 1;
+                self.idle.insert(index);
+                self.ramping.remove(&index);
+                self.shared.make_unready(index);
+                self.settle(index);
+                self.show(index);
+            }
+        }
+        // There is so much to do that everybody has something: more may help.
+        if all_used && connected > 0 {
+            self.want(connected);
+        }
+        self.weigh_panic();
+    }
+
+    /// Connects to so many of the idle ones.
+    fn want(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(index) = self.idle.pop_first() else {
+                return;
+            };
+            if let Some(entry) = self.entry(index) {
+                entry.unused_looks = 0;
+                if entry.link.wanted() {
+                    let turn = (index, entry.number);
+                    self.turns.push_back(turn);
+                }
+            }
+            self.show(index);
+        }
+    }
+
+    fn serve_demand(&mut self) {
+        let wanted = &self.shared.wakes.is_wanted;
+        if wanted.swap(false, Ordering::AcqRel) {
+            self.want(self.shared.queued().max(1));
+        }
+    }
+
+    fn ramp(&mut self) {
+        let Some(window) = self.settings.slow_start else {
+            return;
+        };
+        for index in self.ramping.clone() {
+            self.set_share(index, window);
+        }
+        if !self.ramping.is_empty() {
+            self.set_alarm(window / RAMP_STEPS, Alarm::Ramp);
+        }
+    }
+
+    fn set_share(&mut self, index: u32, window: Duration) {
+        let now = self.now;
+        let share = match self.entry(index).map(|entry| entry.link.phase()) {
+            Some(Phase::Up { since }) => slow_start(now.duration_since(since), window),
+            _ => 1.0,
+        };
+        if let Some(endpoint) = self.shared.endpoint(index) {
+            endpoint.member.set_share(share);
+        }
+        if share >= 1.0 {
+            self.ramping.remove(&index);
+        }
+    }
+
+    // Alarms.
+
+    fn set_alarm(&mut self, after: Duration, alarm: Alarm) -> Option<(Instant, u64)> {
+        // At least a millisecond: an interval of zero would keep the task busy.
+        let at = self.now.checked_add(after.max(Duration::from_millis(1)))?;
+        self.counter += 1;
+        self.alarms.insert((at, self.counter), alarm);
+        Some((at, self.counter))
+    }
+
+    fn set_entry_alarm(&mut self, index: u32, after: Duration) {
+        self.clear_alarm(index);
+        let alarm = self.set_alarm(after, Alarm::Entry(index));
+        if let Some(entry) = self.entry(index) {
+            entry.alarm = alarm;
+        }
+    }
+
+    fn clear_alarm(&mut self, index: u32) {
+        let alarm = self.entry(index).and_then(|entry| entry.alarm.take());
+        if let Some(alarm) = alarm {
+            self.alarms.remove(&alarm);
+        }
+    }
+
+    /// Rings those that are due, and waits for the next. Says whether any was due.
+    fn ring_alarms(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_rung = false;
+        loop {
+            let Some((&(at, number), &alarm)) = self.alarms.first_key_value() else {
+                return has_rung;
+            };
+            if at <= self.now {
+                self.alarms.remove(&(at, number));
+                self.ring(alarm, cx);
+                has_rung = true;
+                continue;
+            }
+            if self.timer.deadline() != at {
+                self.timer.as_mut().reset(at);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return has_rung;
+            }
+            self.now = Instant::now().max(at);
+        }
+    }
+
+    fn ring(&mut self, alarm: Alarm, cx: &mut Context<'_>) {
+        match alarm {
+            Alarm::Outliers => self.sweep_outliers(),
+            Alarm::Idle => self.retire_unused(),
+            Alarm::Ramp => self.ramp(),
+            Alarm::Discovery => self.follow_discovery(cx),
+            Alarm::Entry(index) => {
+                let now = self.now;
+                let Some(entry) = self.entry(index) else {
+                    return;
+                };
+                entry.alarm = None;
+                if entry.draining != Draining::No {
+                    entry.draining = Draining::Over;
+                    self.settle(index);
+                } else if entry.link.retry(now) {
+                    let turn = (index, entry.number);
+                    self.turns.push_back(turn);
+                } else if entry.link.phase() == Phase::Connecting {
+                    self.take_service(index);
+                    let bound = self.settings.connect_timeout;
+                    self.fault(index, format!("not connected within {bound:?}").into());
+                }
+            }
+        }
+    }
+
+    /// Drops a service that was connected to and never became ready. Nobody but this task enters it.
+    fn take_service(&mut self, index: u32) {
+        if let Some(mut visit) = self.shared.visit(index, TurnedAway::DRIVER) {
+            let dropped = visit.seat().and_then(|seat| seat.service.take());
+            drop(visit);
+            drop(dropped);
+        }
+    }
+
+    // What is told.
+
+    fn note_failure(&mut self, failure: Arc<str>) {
+        self.last_failure = Some(failure);
+        self.is_report_stale = true;
+    }
+
+    /// Tells a change of an endpoint's state, if there is one.
+    fn show(&mut self, index: u32) {
+        let Some(entry) = self.entry(index) else {
+            return;
+        };
+        let state = entry.state();
+        let shown = entry.shown.replace(state);
+        if shown == Some(state) {
+            return;
+        }
+        if !self.observers.is_empty() {
+            let key = self.entry(index).map(|entry| entry.key.clone());
+            if let Some(key) = key {
+                self.observers
+                    .retain(|observer| observer.tell(&key, shown, Some(state)));
+            }
+        }
+        self.count(shown, Some(state));
+    }
+
+    fn tell(&mut self, key: &D::Key, from: Option<State>, to: Option<State>) {
+        self.observers
+            .retain(|observer| observer.tell(key, from, to));
+        self.count(from, to);
+    }
+
+    fn count(&mut self, from: Option<State>, to: Option<State>) {
+        if let Some(count) = from.map(|from| self.census.of(from)) {
+            *count -= 1;
+        }
+        if let Some(count) = to.map(|to| self.census.of(to)) {
+            *count += 1;
+        }
+        self.is_report_stale = true;
+    }
+
+    fn catch_observers_up(&mut self) {
+        if self.observers.is_empty() {
+            return;
+        }
+        let entries = &self.entries;
+        let all = || {
+            let known = entries.iter().flatten();
+            known
+                .filter_map(|entry| Some((entry.key.clone(), entry.shown?)))
+                .collect()
+        };
+        self.observers.retain(|observer| observer.catch_up(all));
+    }
+
+    /// Lets callers know why nothing is ready.
+    fn publish(&mut self) {
+        if !mem::take(&mut self.is_report_stale) {
+            return;
+        }
+        {
+            let mut report = self.shared.report();
+            report.census = self.census;
+            report.last_failure.clone_from(&self.last_failure);
+        }
+        // Whoever waits then waits in vain.
+        if self.discover.is_none() && self.census.known() == 0 && !self.shared.is_closing() {
+            self.shared.close(Reason::NoneLeft);
+        }
+    }
+}
+
+impl<K, T, S> Entry<K, T, S> {
+    fn state(&self) -> State {
+        match self.link.phase() {
+            _ if self.draining != Draining::No => State::Draining,
+            Phase::Queued | Phase::Connecting => State::Connecting,
+            Phase::Down { .. } => State::Failing,
+            Phase::Idle => State::Idle,
+            Phase::Up { .. } if self.record.ejected_at.is_some() => State::Ejected,
+            Phase::Up { .. } => State::Ready,
+        }
+    }
+}
+
+impl Census {
+    fn of(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Connecting => &mut self.connecting,
+            State::Ready => &mut self.ready,
+            State::Failing => &mut self.failing,
+            State::Ejected => &mut self.ejected,
+            State::Idle => &mut self.idle,
+            State::Draining => &mut self.draining,
+        }
+    }
+}
+
+impl<D, M, S, G, Req> Drop for Driver<D, M, S, G, Req>
+where
+    D: Discover,
+    M: MakeService<D::Service, Req, Service = S>,
+    G: Gauge,
+{
+    fn drop(&mut self) {
+        // Whether it has panicked its owner knows.
+        self.shared.close(Reason::Closed);
+    }
+}
+
+impl<F, T, E> Future for Attempt<Abortable<F>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Option<(u32, u64, Result<T, E>)>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let ended = this.future.poll(cx);
+        ended.map(|ended| Some((*this.index, *this.number, ended.ok()?)))
+    }
+}
+
+impl<D, M, S, G, Req> fmt::Debug for Driver<D, M, S, G, Req>
+where
+    D: Discover,
+    M: MakeService<D::Service, Req, Service = S>,
+    G: Gauge,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("census", &self.census)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,149 @@
+//! What the load of an endpoint is measured by.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::time::Instant;
+use tower_classify::Class;
+use tower_load::Load;
+
+/// Measures the load of one endpoint by what its requests tell.
+///
+/// A pool counts what is in flight. A gauge adds to that what it likes: how long requests take, how they fail.
+/// It is used by many callers at once.
+pub trait Gauge: Send + Sync + 'static {
+    /// What is kept for each request in flight.
+    type Ticket: Send;
+
+    /// Makes a gauge for another endpoint: with the same settings, and nothing measured.
+    #[must_use]
+    fn fork(&self) -> Self;
+
+    /// Forgets what was measured, as another endpoint takes the place of this one. No request is in flight.
+    fn reset(&self);
+
+    /// A request is sent.
+    fn start(&self) -> Self::Ticket;
+
+    /// A request has ended; `None` where it was given up.
+    fn finish(&self, ticket: Self::Ticket, class: Option<Class>);
+
+    /// The load with so many requests in flight; one more is to be sent. `now` is there if
+    /// [`depends_on_time`](Self::depends_on_time).
+    fn load(&self, in_flight: u32, now: Option<Instant>) -> f64;
+
+    /// Whether [`load`](Self::load) looks at the time. A pick costs a reading of the clock then.
+    fn depends_on_time(&self) -> bool;
+}
+
+/// The number of requests in flight, and nothing else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InFlight;
+
+impl Gauge for InFlight {
+    type Ticket = ();
+
+    fn fork(&self) -> Self {
+        Self
+    }
+
+    fn reset(&self) {}
+
+    #[inline]
+    fn start(&self) {}
+
+    #[inline]
+    fn finish(&self, (): (), _: Option<Class>) {}
+
+    #[inline]
+    fn load(&self, in_flight: u32, _: Option<Instant>) -> f64 {
+        f64::from(in_flight) + 1.0
+    }
+
+    #[inline]
+    fn depends_on_time(&self) -> bool {
+        false
+    }
+}
+
+/// An endpoint as a [`Picker`](crate::picker::Picker) sees it: its load.
+///
+/// The load is that of the [`Gauge`], and more while the endpoint is [new](super::Builder::with_slow_start).
+pub struct Member<G = InFlight> {
+    pub(super) gauge: G,
+    in_flight: AtomicU32,
+    /// Its share, as the bits of an `f32` in (0, 1].
+    share: AtomicU32,
+}
+
+impl<G> Member<G> {
+    pub(super) fn new(gauge: G) -> Self {
+        Self {
+            gauge,
+            in_flight: AtomicU32::new(0),
+            share: AtomicU32::new(1.0_f32.to_bits()),
+        }
+    }
+
+    /// How many requests the pool has in flight to it.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn add(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one away, and says whether it was the last. Ordered with the pool's look at whether it is drained.
+    #[inline]
+    pub(super) fn sub(&self) -> bool {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    pub(super) fn set_share(&self, share: f32) {
+        self.share.store(share.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl<G: Gauge> Member<G> {
+    #[inline]
+    fn weighted(&self, now: Option<Instant>) -> f64 {
+        let load = self.gauge.load(self.in_flight(), now);
+        let share = f32::from_bits(self.share.load(Ordering::Relaxed));
+        load / f64::from(share)
+    }
+}
+
+impl<G: Gauge> Load for Member<G> {
+    type Metric = f64;
+
+    #[inline]
+    fn load(&self) -> f64 {
+        let now = self.gauge.depends_on_time().then(Instant::now);
+        self.weighted(now)
+    }
+
+    #[inline]
+    fn load_at(&self, now: Instant) -> f64 {
+        self.weighted(Some(now))
+    }
+
+    #[inline]
+    fn depends_on_time(&self) -> bool {
+        self.gauge.depends_on_time()
+    }
+}
+
+impl<G> fmt::Debug for Member<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,196 @@
+//! Waiting: a request in the queue, and a handle that waits for a place in it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_deadline::Deadline;
+use tower_rng::SplitMix64;
+use tower_service::Service;
+
+use super::Core;
+use super::gauge::{Gauge, Member};
+use super::shared::{Called, Chooser};
+use super::shortage::Reason;
+use crate::picker::Picker;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What comes of waiting.
+type Outcome<F, S, G> = Result<Called<F, S, G>, BoxError>;
+
+/// A request that waits for an endpoint.
+pub(super) struct Queued<K, S, P, G: Gauge, Req> {
+    core: Arc<Core<K, S, G>>,
+    chooser: Chooser<P, SplitMix64>,
+    /// Taken when it is sent.
+    request: Option<Req>,
+    ticket: u64,
+    patience: Patience,
+}
+
+/// A handle that waits for a place in the queue. It has reserved nothing.
+pub(super) struct Doorstep<K, S, G: Gauge> {
+    core: Arc<Core<K, S, G>>,
+    ticket: u64,
+    patience: Patience,
+}
+
+/// How long one waits.
+struct Patience {
+    since: Instant,
+    until: Option<Instant>,
+    /// What is said when it is over.
+    reason: Reason,
+    /// Missing outside of a runtime.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// At most so long, and not past the deadline of the task.
+    fn new(most: Duration) -> Self {
+        let since = Instant::now();
+        let longest = since.checked_add(most);
+        let deadline = Deadline::current().map(Deadline::instant);
+        let (until, reason) = match (longest, deadline) {
+            (longest, Some(deadline)) if longest.is_none_or(|longest| deadline < longest) => {
+                (Some(deadline), Reason::DeadlinePassed)
+            }
+            (longest, _) => (longest, Reason::WaitedTooLong),
+        };
+        Self {
+            since,
+            until,
+            reason,
+            timer: None,
+        }
+    }
+
+    /// Ready when the wait is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(until) = self.until else {
+            return Poll::Pending;
+        };
+        if self.timer.is_none() {
+            if Handle::try_current().is_err() {
+                return match until <= Instant::now() {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                };
+            }
+            self.timer = Some(Box::pin(sleep_until(until)));
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
+    /// Takes a place, if there is one.
+    pub(super) fn new(
+        core: &Arc<Core<K, S, G>>,
+        chooser: impl FnOnce() -> Chooser<P, SplitMix64>,
+        request: Req,
+    ) -> Result<Self, BoxError> {
+        if let Some(reason) = core.shared.closed() {
+            return Err(core.unavailable(reason, Duration::ZERO));
+        }
+        let Some(ticket) = core.shared.queue() else {
+            return Err(core.unavailable(Reason::QueueFull, Duration::ZERO));
+        };
+        Ok(Self {
+            core: Arc::clone(core),
+            chooser: chooser(),
+            request: Some(request),
+            ticket,
+            patience: Patience::new(core.max_wait),
+        })
+    }
+
+    /// Waits for an endpoint and sends the request.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<S::Future, S, G>>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError>,
+        P: Picker<Member<G>>,
+    {
+        let shared = &self.core.shared;
+        // It parks before it tries. What becomes ready later calls it, and what was ready before is tried; an
+        // endpoint that turns it away after it has parked calls it as well.
+        let parked = shared.park(self.ticket, cx.waker());
+        let Some(mut request) = self.request.take() else {
+            return Poll::Pending;
+        };
+        loop {
+            match shared.dispatch(request, &mut self.chooser) {
+                Ok(called) => return Poll::Ready(Ok(called)),
+                Err(miss) => {
+                    request = miss.request;
+                    if !miss.is_worth_another_try {
+                        break;
+                    }
+                }
+            }
+        }
+        self.request = Some(request);
+        if let Err(reason) = parked {
+            return Poll::Ready(Err(self.give_up(reason)));
+        }
+        if self.patience.poll(cx).is_ready() {
+            return Poll::Ready(Err(self.give_up(self.patience.reason)));
+        }
+        Poll::Pending
+    }
+
+    fn give_up(&self, reason: Reason) -> BoxError {
+        self.core.unavailable(reason, self.patience.since.elapsed())
+    }
+}
+
+impl<K, S, P, G: Gauge, Req> Drop for Queued<K, S, P, G, Req> {
+    fn drop(&mut self) {
+        self.core.shared.leave_queue(self.ticket);
+    }
+}
+
+impl<K, S, P, G: Gauge, Req> fmt::Debug for Queued<K, S, P, G, Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queued")
+            .field("ticket", &self.ticket)
+            .field("since", &self.patience.since)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K, S, G: Gauge> Doorstep<K, S, G> {
+    pub(super) fn new(core: &Arc<Core<K, S, G>>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            ticket: core.shared.ticket(),
+            patience: Patience::new(core.max_wait),
+        }
+    }
+
+    /// Ready when there is room, or when waiting for it is of no use: then the call says why.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = &self.core.shared;
+        let parked = shared.park_handle(self.ticket, cx.waker());
+        if parked.is_err() || shared.has_room() {
+            return Poll::Ready(());
+        }
+        self.patience.poll(cx)
+    }
+}
+
+impl<K, S, G: Gauge> Drop for Doorstep<K, S, G> {
+    fn drop(&mut self) {
+        self.core.shared.leave_doorstep(self.ticket);
+    }
+}

@@ -1,0 +1,690 @@
+//! What the callers of a pool and its task share: the endpoints, which of them are ready, and who waits.
+//!
+//! A caller picks a ready endpoint, takes its latch if nobody has it, polls the service and calls it: no task in
+//! between, and nothing to wait for. Everything that is rare goes through the lock of the [`Line`].
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+use tower_classify::Class;
+use tower_rng::Rng;
+use tower_service::Service;
+
+use super::gauge::{Gauge, Member};
+use super::latch::{Latch, TurnedAway};
+use super::outlier::Tally;
+use super::shortage::{Census, Reason};
+use super::slots::{Growing, ReadySet};
+use crate::picker::{EndpointId, Endpoints, Picker};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How many endpoints a caller tries to enter before it queues.
+const TRIES: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Shared<S, G> {
+    pub(super) endpoints: Growing<Arc<Endpoint<S, G>>>,
+    pub(super) ready: ReadySet,
+    pub(super) wakes: Arc<Wakes>,
+    /// How many wait, and how many may.
+    queued: AtomicUsize,
+    queue_len: usize,
+    /// No request is taken any more; those that wait are finished.
+    is_closing: AtomicBool,
+    line: Mutex<Line>,
+    /// Why nothing is ready.
+    pub(super) report: Mutex<Report>,
+}
+
+/// Those who wait, by the order of their coming. Ready indices change under its lock.
+#[derive(Debug, Default)]
+struct Line {
+    closed: Option<Reason>,
+    next_ticket: u64,
+    /// Requests that wait and weren't called yet.
+    requests: BTreeMap<u64, Waker>,
+    /// Handles that wait for a place in the queue.
+    handles: BTreeMap<u64, Waker>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub(super) census: Census,
+    pub(super) last_failure: Option<Arc<str>>,
+}
+
+/// A place for one endpoint, and after it for another.
+#[derive(Debug)]
+pub(super) struct Endpoint<S, G> {
+    pub(super) member: Member<G>,
+    latch: Latch,
+    /// Locked by whoever has the latch, and so never waited for.
+    seat: Mutex<Seat<S>>,
+    /// Wakes the pool's task for this endpoint.
+    waker: Waker,
+    wake: Arc<EndpointWake>,
+    /// How many endpoints were here before.
+    generation: AtomicU32,
+    succeeded: AtomicU32,
+    failed: AtomicU32,
+    faults_in_a_row: AtomicU32,
+    /// Set by callers, for the task: it failed too often in a row.
+    is_suspect: AtomicBool,
+    was_used: AtomicBool,
+    is_draining: AtomicBool,
+}
+
+/// The service of an endpoint.
+#[derive(Debug)]
+pub(super) struct Seat<S> {
+    pub(super) service: Option<S>,
+    /// Why the service is gone, until the task has seen it.
+    pub(super) failure: Option<Arc<str>>,
+    /// Whether it is in use: still set when one enters only if the one before has panicked.
+    is_in_use: bool,
+}
+
+/// An endpoint whose latch is held.
+pub(super) struct Visit<'a, S, G> {
+    shared: &'a Shared<S, G>,
+    endpoint: &'a Arc<Endpoint<S, G>>,
+    seat: Option<MutexGuard<'a, Seat<S>>>,
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(super) struct Flight<S, G: Gauge> {
+    endpoint: Arc<Endpoint<S, G>>,
+    ticket: Option<G::Ticket>,
+    /// Zero: they don't count.
+    max_faults_in_a_row: u32,
+}
+
+/// What the pool's task is to look at.
+#[derive(Debug, Default)]
+pub(super) struct Wakes {
+    driver: AtomicWaker,
+    endpoints: Mutex<Vec<u32>>,
+    /// Somebody waits, so that idle endpoints are wanted.
+    pub(super) is_wanted: AtomicBool,
+}
+
+#[derive(Debug)]
+struct EndpointWake {
+    index: u32,
+    is_listed: AtomicBool,
+    wakes: Arc<Wakes>,
+}
+
+/// A request that was sent.
+pub(super) struct Called<F, S, G: Gauge> {
+    pub(super) future: F,
+    pub(super) flight: Flight<S, G>,
+}
+
+/// Why no endpoint was called.
+pub(super) struct Miss<Req> {
+    pub(super) request: Req,
+    /// Whether it may find one if it tries again at once: there are ready ones, and none has turned it away.
+    pub(super) is_worth_another_try: bool,
+}
+
+/// What it takes to call.
+pub(super) struct Chooser<P, R> {
+    pub(super) picker: P,
+    pub(super) rng: R,
+    pub(super) max_faults_in_a_row: u32,
+}
+
+impl<S, G: Gauge> Shared<S, G> {
+    pub(super) fn new(queue_len: usize) -> Self {
+        Self {
+            endpoints: Growing::new(),
+            ready: ReadySet::new(),
+            wakes: Arc::default(),
+            queued: AtomicUsize::new(0),
+            queue_len,
+            is_closing: AtomicBool::new(false),
+            line: Mutex::default(),
+            report: Mutex::default(),
+        }
+    }
+
+    pub(super) fn endpoint(&self, index: u32) -> Option<&Arc<Endpoint<S, G>>> {
+        self.endpoints.get(index as usize)
+    }
+
+    /// Makes room for an endpoint at an index that is free.
+    pub(super) fn settle(&self, index: u32, gauge: &G) -> &Arc<Endpoint<S, G>> {
+        let make = || Arc::new(Endpoint::new(index, gauge.fork(), Arc::clone(&self.wakes)));
+        let endpoint = self.endpoints.get_or_insert(index as usize, make);
+        endpoint.member.gauge.reset();
+        endpoint.reset();
+        endpoint
+    }
+
+    /// Sends a request to an endpoint that is picked.
+    #[inline]
+    pub(super) fn dispatch<Req, P, R>(
+        &self,
+        request: Req,
+        chooser: &mut Chooser<P, R>,
+    ) -> Result<Called<S::Future, S, G>, Miss<Req>>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError>,
+        P: Picker<Member<G>>,
+        R: Rng,
+    {
+        let mut was_turned_away = false;
+        for _ in 0..TRIES {
+            let picked = chooser.picker.pick(self, &mut chooser.rng);
+            let Some(index) = picked.and_then(|place| self.ready.at(place)) else {
+                break;
+            };
+            let Some(mut visit) = self.visit(index, TurnedAway::CALLER) else {
+                was_turned_away = true;
+                continue;
+            };
+            let endpoint = visit.endpoint;
+            match visit.poll_ready() {
+                Poll::Ready(Some(service)) => {
+                    let flight = Flight::start(endpoint, chooser.max_faults_in_a_row);
+                    let future = service.call(request);
+                    visit.is_well();
+                    return Ok(Called { future, flight });
+                }
+                // It leaves the ready ones, so that this ends.
+                Poll::Ready(None) | Poll::Pending => visit.leave_ready(),
+            }
+        }
+        Err(Miss {
+            request,
+            is_worth_another_try: !was_turned_away && self.ready.len() > 0,
+        })
+    }
+
+    /// Takes the latch of an endpoint, unless somebody has it.
+    #[inline]
+    pub(super) fn visit(&self, index: u32, who: TurnedAway) -> Option<Visit<'_, S, G>> {
+        let endpoint = self.endpoint(index)?;
+        if !endpoint.latch.try_enter(who) {
+            return None;
+        }
+        let seat = endpoint.seat.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Visit {
+            shared: self,
+            endpoint,
+            seat: Some(seat),
+        })
+    }
+
+    /// Lets callers pick an endpoint, and calls the first who waits.
+    pub(super) fn make_ready(&self, index: u32) {
+        let waker = {
+            let mut line = self.line();
+            if !self.ready.insert(index) {
+                return;
+            }
+            line.next()
+        };
+        wake(waker);
+    }
+
+    pub(super) fn make_unready(&self, index: u32) {
+        let _line = self.line();
+        self.ready.remove(index);
+    }
+
+    /// Whether a request would find an endpoint or a place to wait.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.ready.len() > 0 || self.queued.load(Ordering::Relaxed) < self.queue_len
+    }
+
+    /// Takes a place in the queue, and says which. None if it is full.
+    pub(super) fn queue(&self) -> Option<u64> {
+        let take = |queued| (queued < self.queue_len).then_some(queued + 1);
+        let taken = self
+            .queued
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, take);
+        taken.ok()?;
+        Some(self.ticket())
+    }
+
+    pub(super) fn ticket(&self) -> u64 {
+        let mut line = self.line();
+        line.next_ticket += 1;
+        line.next_ticket
+    }
+
+    /// How many wait.
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// Has a request called when something is ready. It keeps its turn. Fails if the pool is closed.
+    pub(super) fn park(&self, ticket: u64, waker: &Waker) -> Result<(), Reason> {
+        let replaced = {
+            let mut line = self.line();
+            if let Some(reason) = line.closed {
+                return Err(reason);
+            }
+            line.requests.insert(ticket, waker.clone())
+        };
+        drop(replaced);
+        if !self.wakes.is_wanted.swap(true, Ordering::AcqRel) {
+            self.wakes.wake();
+        }
+        Ok(())
+    }
+
+    /// Gives a request's place back. If it was called and didn't come, or if there is more, the next is called.
+    pub(super) fn leave_queue(&self, ticket: u64) {
+        let mut wakers = [None, None];
+        let parked = {
+            let mut line = self.line();
+            let parked = line.requests.remove(&ticket);
+            self.queued.fetch_sub(1, Ordering::AcqRel);
+            if self.ready.len() > 0 {
+                wakers[0] = line.requests.pop_first().map(|(_, waker)| waker);
+            }
+            // Its place is free.
+            wakers[1] = line.handles.pop_first().map(|(_, waker)| waker);
+            parked
+        };
+        drop(parked);
+        wakers.into_iter().for_each(wake);
+        if self.is_closing() {
+            self.wakes.wake();
+        }
+    }
+
+    /// Has a handle called when a request would find room. Fails if the pool is closed.
+    pub(super) fn park_handle(&self, ticket: u64, waker: &Waker) -> Result<(), Reason> {
+        let replaced = {
+            let mut line = self.line();
+            if let Some(reason) = line.closed {
+                return Err(reason);
+            }
+            line.handles.insert(ticket, waker.clone())
+        };
+        drop(replaced);
+        Ok(())
+    }
+
+    /// A handle no longer waits. As it has reserved nothing, the next may find room as well.
+    pub(super) fn leave_doorstep(&self, ticket: u64) {
+        let (parked, next) = {
+            let mut line = self.line();
+            let parked = line.handles.remove(&ticket);
+            let next = self.has_room().then(|| line.handles.pop_first()).flatten();
+            (parked, next)
+        };
+        drop(parked);
+        wake(next.map(|(_, waker)| waker));
+    }
+
+    /// Takes no more requests.
+    pub(super) fn begin_closing(&self) {
+        self.is_closing.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Why no request is taken any more, if that is so.
+    pub(super) fn closed(&self) -> Option<Reason> {
+        let closing = self.is_closing().then_some(Reason::Closed);
+        self.line().closed.or(closing)
+    }
+
+    /// Refuses all that wait, and all that come.
+    pub(super) fn close(&self, reason: Reason) {
+        self.begin_closing();
+        let (requests, handles) = {
+            let mut line = self.line();
+            line.closed.get_or_insert(reason);
+            (mem::take(&mut line.requests), mem::take(&mut line.handles))
+        };
+        for (_, waker) in requests.into_iter().chain(handles) {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No code of a user runs under it, but for the cloning of wakers.
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// Whoever is to be called now that something is ready.
+    fn next(&mut self) -> Option<Waker> {
+        let first = self
+            .requests
+            .pop_first()
+            .or_else(|| self.handles.pop_first());
+        first.map(|(_, waker)| waker)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl<S, G> Endpoints<Member<G>> for Shared<S, G> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.ready.len()
+    }
+
+    #[inline]
+    fn get(&self, place: usize) -> Option<(EndpointId, &Member<G>)> {
+        let index = self.ready.at(place)?;
+        let endpoint = self.endpoints.get(index as usize)?;
+        Some((endpoint.id(), &endpoint.member))
+    }
+
+    #[inline]
+    fn find(&self, id: EndpointId) -> Option<usize> {
+        let index = id.number() as u32;
+        let endpoint = self.endpoints.get(index as usize)?;
+        (endpoint.id() == id).then(|| self.ready.place(index))?
+    }
+}
+
+impl<S, G> Endpoint<S, G> {
+    fn new(index: u32, gauge: G, wakes: Arc<Wakes>) -> Self {
+        let wake = Arc::new(EndpointWake {
+            index,
+            is_listed: AtomicBool::new(false),
+            wakes,
+        });
+        Self {
+            member: Member::new(gauge),
+            latch: Latch::new(),
+            seat: Mutex::new(Seat {
+                service: None,
+                failure: None,
+                is_in_use: false,
+            }),
+            waker: Waker::from(Arc::clone(&wake)),
+            wake,
+            generation: AtomicU32::new(0),
+            succeeded: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
+            faults_in_a_row: AtomicU32::new(0),
+            is_suspect: AtomicBool::new(false),
+            was_used: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+        }
+    }
+
+    #[inline]
+    fn id(&self) -> EndpointId {
+        let generation = self.generation.load(Ordering::Relaxed);
+        EndpointId::new(u64::from(generation) << 32 | u64::from(self.wake.index))
+    }
+
+    fn reset(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.take_tally();
+        self.faults_in_a_row.store(0, Ordering::Relaxed);
+        self.is_suspect.store(false, Ordering::Relaxed);
+        self.was_used.store(false, Ordering::Relaxed);
+        self.is_draining.store(false, Ordering::SeqCst);
+        self.member.set_share(1.0);
+    }
+
+    /// What came of its requests since the last time.
+    pub(super) fn take_tally(&self) -> Tally {
+        Tally {
+            succeeded: self.succeeded.swap(0, Ordering::Relaxed),
+            failed: self.failed.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn take_suspicion(&self) -> bool {
+        self.is_suspect.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn take_use(&self) -> bool {
+        self.was_used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has the task woken when the last request has ended.
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+    }
+}
+
+impl<'a, S, G: Gauge> Visit<'a, S, G> {
+    pub(super) fn seat(&mut self) -> Option<&mut Seat<S>> {
+        self.seat.as_deref_mut()
+    }
+
+    /// Polls the service. Ready with none: it has failed, or panicked before, and is gone.
+    ///
+    /// Until [`is_well`](Self::is_well) is called, a panic counts against the service.
+    #[inline]
+    pub(super) fn poll_ready<Req>(&mut self) -> Poll<Option<&mut S>>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError>,
+    {
+        let Some(seat) = self.seat.as_deref_mut() else {
+            return Poll::Ready(None);
+        };
+        if mem::replace(&mut seat.is_in_use, true) {
+            seat.give_up("its service panicked".into());
+        }
+        let mut cx = Context::from_waker(&self.endpoint.waker);
+        // The endpoint is everybody's, and goes by nobody's deadline.
+        let polled = match &mut seat.service {
+            Some(service) => tower_deadline::enter_unbounded(|| service.poll_ready(&mut cx)),
+            None => {
+                seat.is_in_use = false;
+                return Poll::Ready(None);
+            }
+        };
+        match polled {
+            Poll::Ready(Ok(())) => Poll::Ready(seat.service.as_mut()),
+            Poll::Ready(Err(error)) => {
+                let error: BoxError = error.into();
+                seat.give_up(error.to_string().into());
+                seat.is_in_use = false;
+                self.endpoint.waker.wake_by_ref();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                seat.is_in_use = false;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The service has been used, and hasn't panicked.
+    #[inline]
+    pub(super) fn is_well(&mut self) {
+        if let Some(seat) = &mut self.seat {
+            seat.is_in_use = false;
+        }
+    }
+
+    /// Keeps callers from picking it. While the latch is held, so that the task can't put it back before.
+    #[cold]
+    pub(super) fn leave_ready(&mut self) {
+        self.shared.make_unready(self.endpoint.wake.index);
+    }
+}
+
+impl<S> Seat<S> {
+    #[cold]
+    fn give_up(&mut self, failure: Arc<str>) {
+        self.failure = Some(failure);
+        // Its destructor may panic as well; the seat is empty by then.
+        drop(self.service.take());
+    }
+}
+
+impl<S, G> Drop for Visit<'_, S, G> {
+    #[inline]
+    fn drop(&mut self) {
+        let has_panicked = self.seat.as_ref().is_some_and(|seat| seat.is_in_use);
+        drop(self.seat.take());
+        let turned_away = self.endpoint.latch.leave();
+        if has_panicked || !turned_away.is_empty() {
+            self.call_back(has_panicked, turned_away);
+        }
+    }
+}
+
+impl<S, G> Visit<'_, S, G> {
+    #[cold]
+    fn call_back(&self, has_panicked: bool, turned_away: TurnedAway) {
+        if has_panicked || turned_away.has(TurnedAway::DRIVER) {
+            self.endpoint.waker.wake_by_ref();
+        }
+        if turned_away.has(TurnedAway::CALLER) {
+            let mut line = self
+                .shared
+                .line
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let first = line.requests.pop_first();
+            drop(line);
+            wake(first.map(|(_, waker)| waker));
+        }
+    }
+}
+
+impl<S, G: Gauge> Flight<S, G> {
+    #[inline]
+    fn start(endpoint: &Arc<Endpoint<S, G>>, max_faults_in_a_row: u32) -> Self {
+        endpoint.member.add();
+        if !endpoint.was_used.load(Ordering::Relaxed) {
+            endpoint.was_used.store(true, Ordering::Relaxed);
+        }
+        Self {
+            ticket: Some(endpoint.member.gauge.start()),
+            endpoint: Arc::clone(endpoint),
+            max_faults_in_a_row,
+        }
+    }
+
+    /// The request has ended.
+    #[inline]
+    pub(super) fn finish(&mut self, class: Class) {
+        if class.is_fault() {
+            self.fault();
+        } else if class.is_working() {
+            let endpoint = &self.endpoint;
+            endpoint.succeeded.fetch_add(1, Ordering::Relaxed);
+            if endpoint.faults_in_a_row.load(Ordering::Relaxed) != 0 {
+                endpoint.faults_in_a_row.store(0, Ordering::Relaxed);
+            }
+        }
+        self.end(Some(class));
+    }
+
+    #[cold]
+    fn fault(&self) {
+        let endpoint = &self.endpoint;
+        endpoint.failed.fetch_add(1, Ordering::Relaxed);
+        let faults = endpoint.faults_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        if faults == self.max_faults_in_a_row {
+            endpoint.faults_in_a_row.store(0, Ordering::Relaxed);
+            endpoint.is_suspect.store(true, Ordering::Relaxed);
+            endpoint.waker.wake_by_ref();
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, class: Option<Class>) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let endpoint = &self.endpoint;
+        endpoint.member.gauge.finish(ticket, class);
+        // Ordered with the task, which says that it drains and then looks whether something is in flight.
+        if endpoint.member.sub() && endpoint.is_draining.load(Ordering::SeqCst) {
+            endpoint.waker.wake_by_ref();
+        }
+    }
+}
+
+impl<S, G: Gauge> Drop for Flight<S, G> {
+    #[inline]
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+impl Wakes {
+    pub(super) fn wake(&self) {
+        self.driver.wake();
+    }
+
+    pub(super) fn register(&self, waker: &Waker) {
+        self.driver.register(waker);
+    }
+
+    /// The endpoints that were woken. Each is listed again if it is woken from now on.
+    pub(super) fn take<S, G: Gauge>(&self, shared: &Shared<S, G>) -> Vec<u32> {
+        let woken = mem::take(&mut *self.endpoints());
+        for index in &woken {
+            if let Some(endpoint) = shared.endpoint(*index) {
+                endpoint.wake.is_listed.store(false, Ordering::SeqCst);
+            }
+        }
+        woken
+    }
+
+    fn endpoints(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for EndpointWake {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_listed.swap(true, Ordering::SeqCst) {
+            self.wakes.endpoints().push(self.index);
+            self.wakes.wake();
+        }
+    }
+}
+
+/// Splits off the seeds of handles. The numbers that they start from are all different.
+#[derive(Debug)]
+pub(super) struct Seeds(AtomicU64);
+
+impl Seeds {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    pub(super) fn next(&self) -> tower_rng::SplitMix64 {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        tower_rng::SplitMix64::new(number).split()
+    }
+}
