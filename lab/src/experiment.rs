@@ -1,0 +1,208 @@
+//! What all experiments have in common: cases that run for a seed, and a report of what came out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+use crate::record::median;
+
+/// One experiment: a row of the laboratory's table.
+pub(crate) struct Experiment {
+    pub(crate) name: &'static str,
+    /// What is done, in a sentence.
+    pub(crate) what: &'static str,
+    pub(crate) cases: Vec<Case>,
+    /// Makes sense of the outcomes.
+    pub(crate) report: fn(&Results) -> Report,
+}
+
+/// What is run once for each seed.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) run: Box<dyn Fn(u64) -> Outcome + Send + Sync>,
+}
+
+/// What came out of one run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) values: BTreeMap<&'static str, f64>,
+    /// Curves to plot, by name.
+    pub(crate) curves: BTreeMap<String, Vec<(f64, f64)>>,
+    pub(crate) trace: u64,
+}
+
+/// The outcomes of all cases: by case, then by seed.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    cases: Vec<(String, Vec<Outcome>)>,
+}
+
+/// What is written of an experiment.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) header: Vec<&'static str>,
+    pub(crate) rows: Vec<Vec<String>>,
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) plots: Vec<Plot>,
+}
+
+/// What was to be reached, and what was.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) what: String,
+    pub(crate) reached: f64,
+    pub(crate) bound: Bound,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plot {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) x: &'static str,
+    pub(crate) y: &'static str,
+    pub(crate) log_y: bool,
+    pub(crate) curves: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+impl Experiment {
+    /// Runs every case with every seed, on as many threads as there are processors.
+    pub(crate) fn run(&self, seeds: &[u64]) -> Results {
+        let runs: Vec<_> = (0..self.cases.len())
+            .flat_map(|case| seeds.iter().map(move |&seed| (case, seed)))
+            .collect();
+        let outcomes: Vec<_> = runs.iter().map(|_| Mutex::new(None)).collect();
+        let next = AtomicUsize::new(0);
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(&(case, seed)) = runs.get(next.fetch_add(1, Relaxed)) {
+                        let outcome = (self.cases[case].run)(seed);
+                        let index =
+                            case * seeds.len() + seeds.iter().position(|&s| s == seed).unwrap_or(0);
+                        *outcomes[index]
+                            .lock()
+                            .expect("a run doesn't panic with the lock") = Some(outcome);
+                    }
+                });
+            }
+        });
+        let mut outcomes = outcomes.into_iter().map(|outcome| {
+            let outcome = outcome.into_inner().expect("no run has panicked");
+            outcome.expect("every run has an outcome")
+        });
+        let cases = self.cases.iter();
+        Results {
+            cases: cases
+                .map(|case| {
+                    (
+                        case.name.clone(),
+                        outcomes.by_ref().take(seeds.len()).collect(),
+                    )
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Results {
+    /// The names of the cases, in their order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.cases.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The median over the seeds of a value of a case.
+    pub(crate) fn median(&self, case: &str, value: &str) -> f64 {
+        median(
+            self.of(case)
+                .filter_map(|outcome| outcome.values.get(value).copied()),
+        )
+    }
+
+    /// The greatest value of any seed.
+    pub(crate) fn max(&self, case: &str, value: &str) -> f64 {
+        self.of(case)
+            .filter_map(|outcome| outcome.values.get(value).copied())
+            .fold(f64::NAN, f64::max)
+    }
+
+    /// The curves of the first seed.
+    pub(crate) fn curves(&self, case: &str) -> impl Iterator<Item = (&String, &Vec<(f64, f64)>)> {
+        self.of(case).take(1).flat_map(|outcome| &outcome.curves)
+    }
+
+    /// One number for all that happened in all runs.
+    pub(crate) fn trace(&self) -> u64 {
+        let outcomes = self.cases.iter().flat_map(|(_, outcomes)| outcomes);
+        outcomes.fold(0, |hash: u64, outcome| hash.rotate_left(5) ^ outcome.trace)
+    }
+
+    fn of(&self, case: &str) -> impl Iterator<Item = &Outcome> {
+        let case = self.cases.iter().find(|(name, _)| name == case);
+        case.into_iter().flat_map(|(_, outcomes)| outcomes)
+    }
+}
+
+impl Verdict {
+    pub(crate) fn at_most(what: impl Into<String>, reached: f64, bound: f64) -> Self {
+        Self {
+            what: what.into(),
+            reached,
+            bound: Bound::AtMost(bound),
+        }
+    }
+
+    pub(crate) fn at_least(what: impl Into<String>, reached: f64, bound: f64) -> Self {
+        Self {
+            what: what.into(),
+            reached,
+            bound: Bound::AtLeast(bound),
+        }
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        match self.bound {
+            Bound::AtMost(bound) => self.reached <= bound,
+            Bound::AtLeast(bound) => self.reached >= bound,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, bound) = match self.bound {
+            Bound::AtMost(bound) => ("≤", bound),
+            Bound::AtLeast(bound) => ("≥", bound),
+        };
+        let word = if self.holds() { "holds" } else { "FAILS" };
+        write!(
+            f,
+            "{word}: {}: {:.4} ({sign} {bound})",
+            self.what, self.reached
+        )
+    }
+}
+
+impl fmt::Debug for Experiment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Experiment")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

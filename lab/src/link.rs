@@ -1,0 +1,105 @@
+//! The way from a client to a server, and a client that picks one of them.
+
+use std::future::ready;
+use std::task::{Context, Poll};
+
+use futures_util::future::{BoxFuture, Either};
+use tower_balance::picker::Picker;
+use tower_balance::prequal::{Probe, Reply};
+use tower_load::meter::{Meter, Metered};
+use tower_rng::SplitMix64;
+use tower_service::Service;
+
+use crate::server::{Failed, Server, Work};
+use crate::world::{Nanos, World};
+
+/// A connection to a server, some time away, which answers probes. The server is measured by a [`Meter`].
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    world: World,
+    server: Metered<Server>,
+    one_way: Nanos,
+}
+
+/// A client that knows its endpoints, all of which are ready at any time, and picks one for each request.
+#[derive(Debug)]
+pub(crate) struct Client<S, P> {
+    endpoints: Vec<S>,
+    picker: P,
+    rng: SplitMix64,
+}
+
+impl Link {
+    pub(crate) fn new(world: &World, server: Server, meter: Meter, one_way: Nanos) -> Self {
+        Self {
+            world: world.clone(),
+            server: Metered::new(server, meter),
+            one_way,
+        }
+    }
+}
+
+impl Service<Work> for Link {
+    type Response = ();
+    type Error = Failed;
+    type Future = BoxFuture<'static, Result<(), Failed>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, work: Work) -> Self::Future {
+        let mut link = self.clone();
+        Box::pin(async move {
+            link.world.sleep(link.one_way).await;
+            let result = link.server.call(work).await;
+            link.world.sleep(link.one_way).await;
+            result
+        })
+    }
+}
+
+impl Probe for Link {
+    fn probe(&self, reply: Reply) {
+        let (world, meter, one_way) = (
+            self.world.clone(),
+            self.server.meter().clone(),
+            self.one_way,
+        );
+        self.world.after(one_way, move || {
+            let report = meter.report();
+            world.after(one_way, move || reply.send(report));
+        });
+    }
+}
+
+impl<S, P> Client<S, P> {
+    pub(crate) fn new(endpoints: Vec<S>, picker: P, rng: SplitMix64) -> Self {
+        Self {
+            endpoints,
+            picker,
+            rng,
+        }
+    }
+}
+
+impl<S, P> Service<Work> for Client<S, P>
+where
+    S: Service<Work, Error = Failed>,
+    P: Picker<S>,
+{
+    type Response = S::Response;
+    type Error = Failed;
+    type Future = Either<S::Future, std::future::Ready<Result<S::Response, Failed>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, work: Work) -> Self::Future {
+        match self.picker.pick(&self.endpoints[..], &mut self.rng) {
+            Some(index) => Either::Left(self.endpoints[index].call(work)),
+            None => Either::Right(ready(Err(Failed::Refused))),
+        }
+    }
+}
