@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -17,15 +18,26 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tower_service::Service;
 
+use crate::clockwork::Times;
 use crate::fields::{announce_length, announced_length, strip_connection_fields};
 use crate::gate::{Gate, Line};
 use crate::send_body::{SendBody, SendBuf};
+use crate::upkeep::{Chore, Upkeep};
+use crate::wiretap::{Allowance, Notes, Wiretap};
 use crate::{Error, ErrorKind, RecvBody};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How many streams are opened before the peer has said how many it allows (RFC 9113, section 6.5.2).
 const INITIAL_STREAMS: usize = 100;
+
+/// How many frames that bring nothing, and resets, a server may send at once.
+const IDLE_FRAMES: u32 = 10_000;
+const RESETS: u32 = 10_000;
+
+/// How much of a body, and of all of them, may be unread, where nobody says otherwise.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// The largest window of RFC 9113, section 6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -38,6 +50,10 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 pub struct Builder {
     h2: h2::client::Builder,
     origin: Option<Origin>,
+    times: Times,
+    /// The connection's window, and whether it follows the path.
+    window: u32,
+    adaptive: bool,
 }
 
 /// What a request that names no server is sent to.
@@ -53,10 +69,20 @@ impl Builder {
         let mut h2 = h2::client::Builder::new();
         h2.enable_push(false)
             .initial_max_send_streams(INITIAL_STREAMS)
-            .initial_window_size(1024 * 1024)
-            .initial_connection_window_size(4 * 1024 * 1024)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(16 * 1024);
-        Self { h2, origin: None }
+        Self {
+            h2,
+            origin: None,
+            times: Times {
+                keep_alive_timeout: Duration::from_secs(20),
+                write: Some(Duration::from_secs(30)),
+                ..Times::default()
+            },
+            window: CONNECTION_WINDOW,
+            adaptive: false,
+        }
     }
 
     /// Sends requests whose URI is only a path to the scheme and authority of `origin`.
@@ -84,8 +110,49 @@ impl Builder {
     /// How many bytes of all bodies of a connection may be unread, at most 2³¹ − 1; 4 MiB by default.
     #[must_use]
     pub fn with_initial_connection_window(mut self, bytes: u32) -> Self {
-        self.h2
-            .initial_connection_window_size(bytes.min(MAX_WINDOW));
+        self.window = bytes.min(MAX_WINDOW);
+        self.h2.initial_connection_window_size(self.window);
+        self
+    }
+
+    /// Lets the windows follow the path, from the initial ones up to 16 MiB; off by default.
+    ///
+    /// The windows grow where what a round trip brings fills them: a PING is sent beside arriving
+    /// data, as gRPC does to estimate the product of bandwidth and delay.
+    #[must_use]
+    pub fn with_adaptive_windows(mut self) -> Self {
+        self.adaptive = true;
+        self
+    }
+
+    /// After how long without a byte from the peer it is sent a PING while requests are under way; never
+    /// by default. Without an answer in time the connection fails.
+    ///
+    /// Servers may end connections that send them too often; gRPC's take one in five minutes.
+    #[must_use]
+    pub fn with_keep_alive(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.times.keep_alive = interval.into();
+        self
+    }
+
+    /// How long the peer may take to answer the PING, or to send anything; 20 s by default.
+    #[must_use]
+    pub fn with_keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.times.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Sends PINGs while no request is under way, too.
+    #[must_use]
+    pub fn with_keep_alive_while_idle(mut self) -> Self {
+        self.times.keep_alive_while_idle = true;
+        self
+    }
+
+    /// How long bytes may wait to be sent without the peer taking any; 30 s by default, `None` is no bound.
+    #[must_use]
+    pub fn with_write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.times.write = timeout.into();
         self
     }
 
@@ -118,7 +185,9 @@ impl Builder {
         IO: AsyncRead + AsyncWrite + Unpin,
         B: Body,
     {
-        let (send, h2) = self.h2.handshake(io).await.map_err(Error::from_h2)?;
+        let io = Wiretap::client(io, Allowance::new(IDLE_FRAMES, RESETS));
+        let notes = io.notes();
+        let (send, mut h2) = self.h2.handshake(io).await.map_err(Error::from_h2)?;
         let shared = Arc::new(Shared {
             gate: Gate::new(INITIAL_STREAMS),
         });
@@ -129,10 +198,16 @@ impl Builder {
             origin: self.origin.clone(),
             shared: Arc::clone(&shared),
         };
+        let window = self.adaptive.then_some(self.window);
+        let pings = (self.adaptive || self.times.keep_alive.is_some())
+            .then(|| h2.ping_pong())
+            .flatten();
         let driver = Driver {
             h2,
             shared,
             limit: INITIAL_STREAMS,
+            upkeep: Upkeep::new(Arc::clone(&notes), self.times, window, pings),
+            notes,
         };
         Ok((connection, driver))
     }
@@ -461,9 +536,12 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     B: Body,
 {
-    h2: h2::client::Connection<IO, SendBuf<B::Data>>,
+    h2: h2::client::Connection<Wiretap<IO>, SendBuf<B::Data>>,
     shared: Arc<Shared>,
+    /// What the peer allows, as last seen.
     limit: usize,
+    notes: Arc<Notes>,
+    upkeep: Upkeep,
 }
 
 impl<IO, B> Future for Driver<IO, B>
@@ -475,17 +553,47 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.h2).poll(cx);
-        if polled.is_ready() {
-            this.shared.gate.close();
-        } else {
-            let limit = this.h2.max_concurrent_send_streams();
-            if limit != this.limit {
-                this.limit = limit;
-                this.shared.gate.set_limit(limit);
+        loop {
+            if let Poll::Ready(result) = Pin::new(&mut this.h2).poll(cx) {
+                this.shared.gate.close();
+                return Poll::Ready(result.map_err(Error::from_h2));
+            }
+            this.tell_gate();
+            let gate = &this.shared.gate;
+            let busy = || gate.open() > 0;
+            match ready!(this.upkeep.poll(busy, false, cx)) {
+                // A client's connection ends when nobody holds it.
+                Chore::Drain => {}
+                Chore::Widen(window) => {
+                    this.h2.set_target_window_size(window);
+                    // It fails while the peer hasn't acknowledged the last; then the next sample does.
+                    let _ = this.h2.set_initial_window_size(window);
+                }
+                Chore::Fail(error) => {
+                    this.shared.gate.close();
+                    return Poll::Ready(Err(error));
+                }
             }
         }
-        polled.map_err(Error::from_h2)
+    }
+}
+
+impl<IO, B> Driver<IO, B>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    B: Body,
+{
+    /// Passes on what the peer allows.
+    fn tell_gate(&mut self) {
+        let limit = self.h2.max_concurrent_send_streams();
+        if limit != self.limit {
+            self.limit = limit;
+            self.shared.gate.set_limit(limit);
+        }
+        if self.notes.is_going_away() {
+            // What is under way goes on; who waits for a place learns why there is none.
+            self.shared.gate.close();
+        }
     }
 }
 

@@ -9,7 +9,9 @@
 //! writes the responses that are there at once together; only a request that has to wait gets a task. See
 //! [`server::Connection`].
 
+mod bdp;
 pub mod client;
+mod clockwork;
 mod exchange;
 mod failure;
 mod fields;
@@ -18,6 +20,8 @@ mod pace;
 mod recv_body;
 mod send_body;
 pub mod server;
+mod upkeep;
+mod wiretap;
 
 pub use crate::failure::{Error, ErrorKind};
 pub use crate::recv_body::RecvBody;

@@ -16,13 +16,17 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
+use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 
+use crate::clockwork::Times;
 use crate::exchange::{Exchange, Paced};
 use crate::fields::announced_length;
 use crate::pace::Pace;
 use crate::send_body::SendBuf;
+use crate::upkeep::{Chore, Upkeep};
+use crate::wiretap::{Allowance, Notes, Wiretap};
 use crate::{Error, ErrorKind, RecvBody};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -62,6 +66,12 @@ const BATCH: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Builder {
     h2: h2::server::Builder,
+    times: Times,
+    handshake: Option<Duration>,
+    /// The connection's window, and whether it follows the path.
+    window: u32,
+    adaptive: bool,
+    allowance: Allowance,
 }
 
 impl Builder {
@@ -69,10 +79,26 @@ impl Builder {
     pub fn new() -> Self {
         let mut h2 = h2::server::Builder::new();
         h2.max_concurrent_streams(200)
-            .initial_window_size(1024 * 1024)
-            .initial_connection_window_size(1024 * 1024)
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .max_header_list_size(16 * 1024);
-        Self { h2 }
+        Self {
+            h2,
+            times: Times {
+                keep_alive: Some(Duration::from_secs(2 * 60 * 60)),
+                keep_alive_timeout: Duration::from_secs(20),
+                keep_alive_while_idle: true,
+                write: Some(Duration::from_secs(30)),
+                head: Some(Duration::from_secs(15)),
+                idle: None,
+                age: None,
+                grace: None,
+            },
+            handshake: Some(Duration::from_secs(10)),
+            window: WINDOW,
+            adaptive: false,
+            allowance: Allowance::new(10_000, 1_000),
+        }
     }
 
     /// How many requests the peer may have open at once; 200 by default.
@@ -92,8 +118,103 @@ impl Builder {
     /// How many bytes of all bodies of a connection may be unread, at most 2³¹ − 1; 1 MiB by default.
     #[must_use]
     pub fn with_initial_connection_window(mut self, bytes: u32) -> Self {
-        self.h2
-            .initial_connection_window_size(bytes.min(MAX_WINDOW));
+        self.window = bytes.min(MAX_WINDOW);
+        self.h2.initial_connection_window_size(self.window);
+        self
+    }
+
+    /// Lets the windows follow the path, from the initial ones up to 16 MiB; off by default.
+    ///
+    /// The windows grow where what a round trip brings fills them: a PING is sent beside arriving
+    /// data, as gRPC does to estimate the product of bandwidth and delay.
+    #[must_use]
+    pub fn with_adaptive_windows(mut self) -> Self {
+        self.adaptive = true;
+        self
+    }
+
+    /// How long the peer may take for its preface; 10 s by default. `None` is no bound, here and below.
+    #[must_use]
+    pub fn with_handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.handshake = timeout.into();
+        self
+    }
+
+    /// How long the header fields of a request may take from the first byte to the last; 15 s by default.
+    #[must_use]
+    pub fn with_head_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.times.head = timeout.into();
+        self
+    }
+
+    /// How long bytes may wait to be sent without the peer taking any; 30 s by default.
+    ///
+    /// It is about the transport. A peer that only keeps a stream's window shut is waited for, and costs no
+    /// more than a chunk of that stream's body.
+    #[must_use]
+    pub fn with_write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.times.write = timeout.into();
+        self
+    }
+
+    /// After how long without a byte from the peer it is sent a PING, whether streams are open or not; 2
+    /// hours by default. See [`with_keep_alive_timeout`](Self::with_keep_alive_timeout).
+    #[must_use]
+    pub fn with_keep_alive(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.times.keep_alive = interval.into();
+        self
+    }
+
+    /// How long the peer may take to answer the PING, or to send anything; 20 s by default.
+    #[must_use]
+    pub fn with_keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.times.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// How long the connection may have no stream open before it is ended; not bounded by default.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.times.idle = timeout.into();
+        self
+    }
+
+    /// How old the connection may become before it is ended as by
+    /// [`graceful_shutdown`](Connection::graceful_shutdown); not bounded by default.
+    ///
+    /// Each connection's age is up to a tenth more or less, so that many don't end at once.
+    #[must_use]
+    pub fn with_max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.times.age = age.into();
+        self
+    }
+
+    /// How long an end with grace may take, whatever its cause, before what is still open is cut; not
+    /// bounded by default.
+    #[must_use]
+    pub fn with_drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.times.grace = timeout.into();
+        self
+    }
+
+    /// How many frames that bring nothing the peer may send at once: PING, SETTINGS, PRIORITY,
+    /// WINDOW_UPDATE, empty DATA, and unknown ones; 10 000 by default.
+    ///
+    /// A quarter of that is allowed again each second, and more with what is sent to the peer. More end
+    /// the connection with ENHANCE_YOUR_CALM.
+    #[must_use]
+    pub fn with_max_idle_frames(mut self, max: u32) -> Self {
+        self.allowance = Allowance::new(max, self.allowance.resets());
+        self
+    }
+
+    /// How many streams the peer may reset at once, though they were accepted; 1000 by default.
+    ///
+    /// A quarter of that is allowed again each second, and more with what is sent to the peer. More end
+    /// the connection with ENHANCE_YOUR_CALM.
+    #[must_use]
+    pub fn with_max_resets(mut self, max: u32) -> Self {
+        self.allowance = Allowance::new(self.allowance.idle(), max);
         self
     }
 
@@ -150,9 +271,17 @@ impl Builder {
         S: Service<Request<RecvBody>, Response = Response<B>>,
         B: Body,
     {
+        let io = Wiretap::server(io, self.allowance);
+        let mut times = self.times;
+        times.age = times.age.map(|age| age.mul_f64(spread()));
         Connection {
             link: Link::Handshaking {
+                notes: io.notes(),
                 handshake: self.h2.handshake(io),
+                times,
+                window: self.adaptive.then_some(self.window),
+                timeout: self.handshake,
+                timer: None,
                 draining: false,
             },
             requests: Requests {
@@ -164,9 +293,14 @@ impl Builder {
                 bar: Pace::bar(Duration::ZERO),
                 failed: None,
             },
-            received: false,
+            received: 0,
         }
     }
+}
+
+/// From 0.9 to 1.1, by chance.
+fn spread() -> f64 {
+    0.9 + 0.2 * SplitMix64::from_entropy().next_f64()
 }
 
 impl Default for Builder {
@@ -174,6 +308,12 @@ impl Default for Builder {
         Self::new()
     }
 }
+
+/// How long a peer that is sent away has to read why.
+const TELLING: Duration = Duration::from_secs(1);
+
+/// How much of a body may be unread, where nobody says otherwise.
+const WINDOW: u32 = 1024 * 1024;
 
 /// The largest window of RFC 9113, section 6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -214,20 +354,48 @@ pin_project! {
     {
         link: Link<IO, B::Data>,
         requests: Requests<S, B>,
-        received: bool,
+        received: u64,
     }
 }
 
 /// The protocol's side of a connection.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a connection is open for nearly all its life"
+)]
 enum Link<IO, D: bytes::Buf> {
     /// The preface isn't there yet.
     Handshaking {
-        handshake: Handshake<IO, SendBuf<D>>,
+        handshake: Handshake<Wiretap<IO>, SendBuf<D>>,
+        notes: Arc<Notes>,
+        times: Times,
+        window: Option<u32>,
+        timeout: Option<Duration>,
+        timer: Option<Pin<Box<Sleep>>>,
         draining: bool,
     },
-    Open(h2::server::Connection<IO, SendBuf<D>>),
+    Open {
+        h2: H2<IO, D>,
+        upkeep: Upkeep,
+    },
+    /// It has failed, and the peer is told, if it listens in time.
+    Telling {
+        h2: H2<IO, D>,
+        error: Option<Error>,
+        timer: Option<Pin<Box<Sleep>>>,
+    },
     Closed,
 }
+
+/// How serving ends.
+enum Ending {
+    /// The connection is over.
+    Over(Result<(), Error>),
+    /// It is to be, for an error that the peer doesn't know of.
+    Failing(Error),
+}
+
+type H2<IO, D> = h2::server::Connection<Wiretap<IO>, SendBuf<D>>;
 
 /// The service's side of a connection.
 struct Requests<S, B>
@@ -262,21 +430,29 @@ where
     pub fn graceful_shutdown(self: Pin<&mut Self>) {
         match self.project().link {
             Link::Handshaking { draining, .. } => *draining = true,
-            Link::Open(h2) => h2.graceful_shutdown(),
-            Link::Closed => {}
+            Link::Open { h2, upkeep } => {
+                h2.graceful_shutdown();
+                upkeep.drain();
+            }
+            Link::Telling { .. } | Link::Closed => {}
         }
     }
 
     /// Whether the peer has sent the whole head of a request.
     pub fn has_received_request(&self) -> bool {
+        self.received > 0
+    }
+
+    /// How many requests the peer has sent so far.
+    pub fn received_requests(&self) -> u64 {
         self.received
     }
 
     /// Whether a request is open: its end, or that of its response, is still to come.
     pub fn has_open_streams(&self) -> bool {
         match &self.link {
-            Link::Open(h2) => h2.has_streams(),
-            Link::Handshaking { .. } | Link::Closed => false,
+            Link::Open { h2, .. } => h2.has_streams(),
+            Link::Handshaking { .. } | Link::Telling { .. } | Link::Closed => false,
         }
     }
 }
@@ -295,39 +471,93 @@ where
 {
     type Output = Result<(), Error>;
 
-    // Handshaking -> Open, Closed; Open -> Closed.
+    // Handshaking -> Open, Closed; Open -> Telling, Closed; Telling -> Closed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        loop {
+        let result = loop {
             match this.link {
-                Link::Handshaking {
-                    handshake,
-                    draining,
-                } => {
-                    let shaken = ready!(Pin::new(handshake).poll(cx));
-                    let draining = *draining;
-                    match shaken {
-                        Ok(mut h2) => {
-                            if draining {
-                                h2.graceful_shutdown();
-                            }
-                            *this.link = Link::Open(h2);
-                        }
-                        Err(error) => {
-                            *this.link = Link::Closed;
-                            return Poll::Ready(Err(Error::from_h2(error)));
-                        }
+                Link::Handshaking { .. } => match ready!(this.link.poll_handshake(cx)) {
+                    Ok(open) => *this.link = open,
+                    Err(error) => break Err(error),
+                },
+                Link::Open { h2, upkeep } => {
+                    match ready!(this.requests.poll_all(h2, upkeep, this.received, cx)) {
+                        Ending::Over(result) => break result,
+                        Ending::Failing(error) => this.link.tell(error),
                     }
                 }
-                Link::Open(h2) => {
-                    let result = ready!(this.requests.poll(h2, this.received, cx));
-                    *this.link = Link::Closed;
-                    // How the connection ends is a consequence of the service's failure.
-                    return Poll::Ready(this.requests.failed.take().map_or(result, Err));
+                Link::Telling { h2, error, timer } => {
+                    let late = timer.as_mut().map(|timer| timer.as_mut().poll(cx));
+                    if h2.poll_closed(cx).is_pending() && late == Some(Poll::Pending) {
+                        return Poll::Pending;
+                    }
+                    break error.take().map_or(Ok(()), Err);
                 }
                 Link::Closed => return Poll::Ready(Ok(())),
             }
+        };
+        *this.link = Link::Closed;
+        // How the connection ends is a consequence of the service's failure.
+        Poll::Ready(this.requests.failed.take().map_or(result, Err))
+    }
+}
+
+impl<IO, D> Link<IO, D>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    D: bytes::Buf,
+{
+    /// Ends the connection for an error.
+    fn tell(&mut self, error: Error) {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Open { mut h2, .. } => {
+                h2.abrupt_shutdown(match error.kind() {
+                    ErrorKind::Flood => Reason::ENHANCE_YOUR_CALM,
+                    _ => Reason::NO_ERROR,
+                });
+                Self::Telling {
+                    h2,
+                    error: Some(error),
+                    timer: Handle::try_current().ok().map(|_| Box::pin(sleep(TELLING))),
+                }
+            }
+            other => other,
+        };
+    }
+
+    /// Waits for the peer's preface, and gives the open link.
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self, Error>> {
+        let Self::Handshaking {
+            handshake,
+            notes,
+            times,
+            window,
+            timeout,
+            timer,
+            draining,
+        } = self
+        else {
+            return Poll::Pending;
+        };
+        let Poll::Ready(shaken) = Pin::new(handshake).poll(cx) else {
+            if let (Some(timeout), Ok(_)) = (*timeout, Handle::try_current()) {
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                ready!(timer.as_mut().poll(cx));
+                let why = "the peer's preface doesn't come";
+                return Poll::Ready(Err(Error::because(ErrorKind::Timeout, why)));
+            }
+            return Poll::Pending;
+        };
+        let mut h2 = shaken.map_err(Error::from_h2)?;
+        let pings = (window.is_some() || times.keep_alive.is_some())
+            .then(|| h2.ping_pong())
+            .flatten();
+        let mut upkeep = Upkeep::new(Arc::clone(notes), *times, *window, pings);
+        if *draining {
+            h2.graceful_shutdown();
+            upkeep.drain();
         }
+        Poll::Ready(Ok(Self::Open { h2, upkeep }))
     }
 }
 
@@ -342,10 +572,46 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    /// Serves, and does what is due on the connection.
+    fn poll_all<IO>(
+        &mut self,
+        h2: &mut H2<IO, B::Data>,
+        upkeep: &mut Upkeep,
+        received: &mut u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ending>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            let before = *received;
+            match self.poll(h2, received, cx) {
+                // A peer that is told to go may do so at once.
+                Poll::Ready(Err(error))
+                    if error.kind() == ErrorKind::Io && upkeep.is_draining() =>
+                {
+                    return Poll::Ready(Ending::Over(Ok(())));
+                }
+                Poll::Ready(result) => return Poll::Ready(Ending::Over(result)),
+                Poll::Pending => {}
+            }
+            let worked = *received != before;
+            match ready!(upkeep.poll(|| h2.has_streams(), worked, cx)) {
+                Chore::Drain => h2.graceful_shutdown(),
+                Chore::Widen(window) => {
+                    h2.set_target_window_size(window);
+                    // It fails while the peer hasn't acknowledged the last; then the next sample does.
+                    let _ = h2.set_initial_window_size(window);
+                }
+                Chore::Fail(error) => return Poll::Ready(Ending::Failing(error)),
+            }
+        }
+    }
+
     fn poll<IO>(
         &mut self,
-        h2: &mut h2::server::Connection<IO, SendBuf<B::Data>>,
-        received: &mut bool,
+        h2: &mut H2<IO, B::Data>,
+        received: &mut u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>>
     where
@@ -361,7 +627,7 @@ where
                     ready!(open);
                     return Poll::Ready(Ok(()));
                 }
-                *received = true;
+                *received += self.accepted.len() as u64;
             }
             if self.answer(cx).is_pending() {
                 // Nothing more is accepted, but bodies and responses go on.
@@ -376,7 +642,7 @@ where
     /// Accepts what has arrived, as far as a batch goes; ready where the connection has ended.
     fn take_in<IO>(
         &mut self,
-        h2: &mut h2::server::Connection<IO, SendBuf<B::Data>>,
+        h2: &mut H2<IO, B::Data>,
         cx: &mut Context<'_>,
     ) -> Result<Poll<()>, Error>
     where
@@ -484,7 +750,8 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let link = match &self.link {
             Link::Handshaking { .. } => "handshaking",
-            Link::Open(_) => "open",
+            Link::Open { .. } => "open",
+            Link::Telling { .. } => "failing",
             Link::Closed => "closed",
         };
         f.debug_struct("Connection")

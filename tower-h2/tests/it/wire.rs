@@ -1,8 +1,8 @@
 //! A peer that writes frames by hand, right or wrong (RFC 9113, section 4.1).
 
-#![allow(dead_code, reason = "the next tests use the rest")]
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf,
+};
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -22,7 +22,10 @@ pub(crate) const STATUS_200: u8 = 0x88;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(crate) struct Wire(DuplexStream);
+pub(crate) struct Wire<IO = DuplexStream> {
+    io: IO,
+    put_back: Option<Frame>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Frame {
@@ -46,10 +49,30 @@ impl Frame {
 }
 
 impl Wire {
+    fn new(io: DuplexStream) -> Self {
+        Self { io, put_back: None }
+    }
+
+    /// To read while writing goes on.
+    pub(crate) fn split(self) -> (Wire<ReadHalf<DuplexStream>>, Wire<WriteHalf<DuplexStream>>) {
+        let (reader, writer) = tokio::io::split(self.io);
+        let (put_back, none) = (self.put_back, None);
+        (
+            Wire {
+                io: reader,
+                put_back,
+            },
+            Wire {
+                io: writer,
+                put_back: none,
+            },
+        )
+    }
+
     /// The client's side, with the prefaces exchanged.
     pub(crate) async fn client(io: DuplexStream) -> Self {
-        let mut wire = Self(io);
-        wire.0.write_all(PREFACE).await.unwrap();
+        let mut wire = Self::new(io);
+        wire.io.write_all(PREFACE).await.unwrap();
         wire.send(SETTINGS, 0, 0, &[]).await;
         let settings = wire.next().await.unwrap();
         assert_eq!(settings.kind, SETTINGS);
@@ -59,29 +82,44 @@ impl Wire {
 
     /// The server's side, with the prefaces exchanged.
     pub(crate) async fn server(io: DuplexStream) -> Self {
-        let mut wire = Self(io);
+        let mut wire = Self::new(io);
         let mut preface = [0; PREFACE.len()];
-        wire.0.read_exact(&mut preface).await.unwrap();
+        wire.io.read_exact(&mut preface).await.unwrap();
         assert_eq!(preface, PREFACE);
         wire.send(SETTINGS, 0, 0, &[]).await;
         wire
     }
+}
 
+impl<IO: AsyncWrite + Unpin> Wire<IO> {
     pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let _ = self.0.write_all(&frame(kind, flags, stream, payload)).await;
+        let _ = self
+            .io
+            .write_all(&frame(kind, flags, stream, payload))
+            .await;
     }
 
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
-        let _ = self.0.write_all(bytes).await;
+        let _ = self.io.write_all(bytes).await;
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Wire<IO> {
+    /// Has `frame` be the next again.
+    pub(crate) fn put_back(&mut self, frame: Option<Frame>) {
+        self.put_back = frame;
     }
 
     /// The next frame, or nothing at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
+        if let Some(frame) = self.put_back.take() {
+            return Some(frame);
+        }
         let mut head = [0; 9];
-        self.0.read_exact(&mut head).await.ok()?;
+        self.io.read_exact(&mut head).await.ok()?;
         let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.0.read_exact(&mut payload).await.ok()?;
+        self.io.read_exact(&mut payload).await.ok()?;
         Some(Frame {
             kind,
             flags,
