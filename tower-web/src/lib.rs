@@ -25,6 +25,8 @@ pub mod sse;
 pub mod streams;
 pub mod testing;
 mod tree;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use app::{App, AppFuture, AppService, BuildError, DEFAULT_BODY_LIMIT};
 pub use body::Body;

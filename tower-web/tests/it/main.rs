@@ -2,3 +2,5 @@
 mod layers;
 mod macros;
 mod routes;
+#[cfg(feature = "websocket")]
+mod websocket;
