@@ -213,16 +213,39 @@ impl<'a> Route<'a> {
         let body_limit = body_limit
             .iter()
             .map(|limit| quote_spanned!(here(limit)=> .body_limit(#limit)));
-        let required = self
-            .extracted()
-            .map(|ty| quote_spanned!(here(ty)=> .argument::<#ty>()));
+        let asks = self.asks();
         let body = self.body(callee);
+        // A complaint about the future points to the function.
         let at = at(self.signature.ident.span());
+        let add = quote_spanned!(at=> __routes.add);
         let run = quote_spanned!(at=> |__resource, mut __call| async move { #body });
         quote! {
             #(#cfgs)*
-            __routes.add(#spec #(#required)* #(#body_limit)* #(#layers)*, #run);
+            #add(
+                #spec
+                    #asks
+                    #(#body_limit)*
+                    #(#layers)*,
+                #run,
+            );
         }
+    }
+
+    /// Asserts that the arguments are extractors, and asks what they require of the application.
+    fn asks(&self) -> Option<TokenStream> {
+        self.extracted().next()?;
+        let asserted = self
+            .extracted()
+            .map(|ty| quote_spanned!(here(ty)=> ::tower_web::handler::extractor::<#ty>();));
+        let asked = self.extracted();
+        Some(quote! {
+            .ask(|__requirements| {
+                #[allow(unused_imports)]
+                use ::tower_web::handler::AskNothing as _;
+                #(#asserted)*
+                #(::tower_web::handler::Ask::<#asked>::new().require(__requirements);)*
+            })
+        })
     }
 
     fn spec(&self, owner: Option<&str>) -> TokenStream {
@@ -293,7 +316,14 @@ impl<'a> Route<'a> {
             None => call,
         };
         let respond = respond(&self.signature.output, &call);
+        let import = self.extracted().next().map(|_| {
+            quote! {
+                #[allow(unused_imports)]
+                use ::tower_web::handler::AskNothing as _;
+            }
+        });
         quote! {
+            #import
             #beside
             #(#early)*
             #(#late)*
@@ -324,14 +354,12 @@ impl<'a> Route<'a> {
                 };
                 or_refuse(&name, &read)
             }
-            Argument::Extracted { ty } if several => or_refuse(
-                &name,
-                &quote_spanned!(here(ty)=> __call.early::<#ty>().await),
-            ),
-            Argument::Extracted { ty } => or_refuse(
-                &name,
-                &quote_spanned!(here(ty)=> __call.argument::<#ty>().await),
-            ),
+            Argument::Extracted { ty } if several => {
+                or_refuse(&name, &ask(ty, &quote!(early(&mut __call))))
+            }
+            Argument::Extracted { ty } => {
+                or_refuse(&name, &ask(ty, &quote!(argument(&mut __call))))
+            }
         }
     }
 
@@ -380,10 +408,13 @@ fn late(at: usize, argument: &Argument<'_>) -> TokenStream {
     let name = local(at);
     match argument {
         Argument::Capture { .. } => TokenStream::new(),
-        Argument::Extracted { ty } => {
-            or_refuse(&name, &quote_spanned!(here(ty)=> __call.late(#name).await))
-        }
+        Argument::Extracted { ty } => or_refuse(&name, &ask(ty, &quote!(late(&mut __call, #name)))),
     }
+}
+
+/// Calls a method of `Ask<T>`, which fails to compile nowhere: what is wrong with the type is said once, by the assertion.
+fn ask(ty: &Type, method: &TokenStream) -> TokenStream {
+    quote!(::tower_web::handler::Ask::<#ty>::new().#method.await)
 }
 
 fn or_refuse(name: &Ident, result: &TokenStream) -> TokenStream {

@@ -39,7 +39,9 @@ pub use problem::{Problem, Rejection};
 pub use respond::{IntoResponse, Response};
 pub use routing::TrailingSlash;
 pub use shutdown::Shutdown;
-pub use tower_web_macros::{any, delete, fallback, get, head, options, patch, post, put, resource};
+pub use tower_web_macros::{
+    any, body_limit, delete, fallback, get, head, layer, options, patch, post, put, resource,
+};
 
 /// An error of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -57,6 +59,6 @@ pub mod prelude {
     pub use crate::respond::{Created, Html, IntoResponse, NoContent, Redirect, Response};
     pub use crate::{App, Body, Json, Problem, Shutdown, StatusCode};
     pub use tower_web_macros::{
-        any, delete, fallback, get, head, options, patch, post, put, resource,
+        any, body_limit, delete, fallback, get, head, layer, options, patch, post, put, resource,
     };
 }

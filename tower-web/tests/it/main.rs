@@ -1,6 +1,7 @@
 //! Public behaviour of tower-web.
 mod layers;
 mod macros;
+mod mistakes;
 mod routes;
 #[cfg(feature = "websocket")]
 mod websocket;

@@ -1,0 +1,6 @@
+use tower_web::prelude::*;
+
+#[resource("/users")]
+struct Users;
+
+fn main() {}
