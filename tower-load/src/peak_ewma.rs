@@ -183,8 +183,9 @@ impl<S, C> Load for PeakEwma<S, C> {
 
     #[inline]
     fn load_at(&self, now: Instant) -> Self::Metric {
-        let in_flight = Arc::strong_count(&self.shared) - 1;
-        Cost(self.shared.project(now) * (in_flight + 1) as f64)
+        // Those in flight, and one more. Counts of owners fit a signed integer, which converts in one instruction.
+        let requests = Arc::strong_count(&self.shared) as i64;
+        Cost(self.shared.project(now) * requests as f64)
     }
 }
 
