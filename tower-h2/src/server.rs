@@ -513,6 +513,7 @@ where
             Self::Open { mut h2, .. } => {
                 h2.abrupt_shutdown(match error.kind() {
                     ErrorKind::Flood => Reason::ENHANCE_YOUR_CALM,
+                    ErrorKind::Protocol => Reason::PROTOCOL_ERROR,
                     _ => Reason::NO_ERROR,
                 });
                 Self::Telling {
@@ -685,6 +686,11 @@ where
             }
             if self.failed.is_some() {
                 respond.send_reset(Reason::REFUSED_STREAM);
+                continue;
+            }
+            // Without an authority h2 takes a request for one that needs no path (RFC 9113, section 8.3.1).
+            if request.uri().path().is_empty() && *request.method() != Method::CONNECT {
+                respond.send_reset(Reason::PROTOCOL_ERROR);
                 continue;
             }
             let head_only = *request.method() == Method::HEAD;

@@ -85,6 +85,10 @@ impl Upkeep {
         if self.notes.is_flood() {
             return Poll::Ready(Chore::Fail(Error::new(ErrorKind::Flood)));
         }
+        if self.notes.is_malformed() {
+            let why = "trailers with a pseudo-field";
+            return Poll::Ready(Chore::Fail(Error::because(ErrorKind::Protocol, why)));
+        }
         if !self.active {
             return Poll::Pending;
         }

@@ -26,6 +26,8 @@ const CONTINUATION: u8 = 0x9;
 
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
 
 /// What is seen of a connection. Only its own task writes and reads it, so that no ordering matters.
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ pub(crate) struct Notes {
     blocked: AtomicBool,
     head_open: AtomicBool,
     flood: AtomicBool,
+    malformed: AtomicBool,
     going_away: AtomicBool,
 }
 
@@ -64,6 +67,11 @@ impl Notes {
         self.flood.load(Ordering::Relaxed)
     }
 
+    /// Whether the peer has sent what the protocol forbids, and h2 lets pass. Nothing is read from it any more.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
     /// Whether the peer has sent GOAWAY.
     pub(crate) fn is_going_away(&self) -> bool {
         self.going_away.load(Ordering::Relaxed)
@@ -81,12 +89,12 @@ pub(crate) struct Wiretap<IO> {
 impl<IO> Wiretap<IO> {
     /// The server's side, where the client's preface comes first.
     pub(crate) fn server(io: IO, allowance: Allowance) -> Self {
-        Self::new(io, Scan::new(PREFACE_LEN, allowance))
+        Self::new(io, Scan::new(Some(PREFACE_LEN), allowance))
     }
 
     /// The client's side.
     pub(crate) fn client(io: IO, allowance: Allowance) -> Self {
-        Self::new(io, Scan::new(0, allowance))
+        Self::new(io, Scan::new(None, allowance))
     }
 
     fn new(io: IO, scan: Scan) -> Self {
@@ -122,7 +130,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Wiretap<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.notes.is_flood() {
+        if this.notes.is_flood() || this.notes.is_malformed() {
             // Whoever drives the connection sees it after this poll, and ends it.
             return Poll::Pending;
         }
@@ -269,13 +277,69 @@ struct Scan {
     /// Whether the last frame is one of fields, and whether more are to follow it.
     in_fields: bool,
     block_open: bool,
+    /// The highest stream that a client has opened, where this is the server's side.
+    highest: Option<u32>,
+    trailers: Option<Peek>,
     allowance: Allowance,
 }
 
-impl Scan {
-    fn new(skip: u32, allowance: Allowance) -> Self {
+/// The begin of a block of trailers.
+#[derive(Debug)]
+struct Peek {
+    /// What comes before it: the length of the padding, a priority.
+    skip: usize,
+    bytes: [u8; 3],
+    have: usize,
+}
+
+impl Peek {
+    fn new(flags: u8) -> Self {
+        let padded = usize::from(flags & PADDED != 0);
+        let priority = if flags & PRIORITY != 0 { 5 } else { 0 };
         Self {
-            skip,
+            skip: padded + priority,
+            bytes: [0; 3],
+            have: 0,
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        for &byte in &bytes[skipped..] {
+            if let Some(place) = self.bytes.get_mut(self.have) {
+                *place = byte;
+                self.have += 1;
+            }
+        }
+    }
+
+    /// Whether the first field is a pseudo-field: by the static table's first 14 entries, which are those,
+    /// or by its name, plain or in Huffman's code (RFC 7541, sections 6 and 5.2, appendices A and B).
+    fn is_pseudo(&self) -> bool {
+        let [first, length, name] = self.bytes;
+        let is_static = |index| (1..=14).contains(&index);
+        match first {
+            _ if self.have == 0 => false,
+            // Indexed; literal with indexing; a size of the table; literal without.
+            0x80.. => is_static(first & 0x7f),
+            0x40.. if first != 0x40 => is_static(first & 0x3f),
+            0x20..0x40 => false,
+            0x00..0x20 if first & 0xf != 0 => is_static(first & 0xf),
+            _ if self.have < 3 => false,
+            _ if length & 0x80 == 0 => name == b':',
+            _ => name >> 1 == 0b101_1100,
+        }
+    }
+}
+
+impl Scan {
+    /// A client's bytes begin with a preface.
+    fn new(preface: Option<u32>, allowance: Allowance) -> Self {
+        Self {
+            skip: preface.unwrap_or(0),
+            highest: preface.map(|_| 0),
+            trailers: None,
             head: [0; HEAD_LEN],
             have: 0,
             in_fields: false,
@@ -294,6 +358,9 @@ impl Scan {
             if self.skip > 0 {
                 let count = bytes.len().min(self.skip as usize);
                 self.skip -= count as u32;
+                if self.trailers.is_some() {
+                    self.peek(&bytes[..count], notes);
+                }
                 bytes = &bytes[count..];
                 continue;
             }
@@ -312,11 +379,41 @@ impl Scan {
         notes.head_open.store(open, Ordering::Relaxed);
     }
 
+    /// Pseudo-fields must not be in trailers (RFC 9113, section 8.1), which h2 doesn't look for.
+    fn peek(&mut self, payload: &[u8], notes: &Notes) {
+        if let Some(peek) = &mut self.trailers {
+            peek.feed(payload);
+            if peek.is_pseudo() {
+                notes.malformed.store(true, Ordering::Relaxed);
+            }
+            if peek.have == peek.bytes.len() || self.skip == 0 {
+                self.trailers = None;
+            }
+        }
+    }
+
+    /// A block of fields on a stream that was opened before holds trailers.
+    fn headers(&mut self, flags: u8) {
+        if let Some(highest) = &mut self.highest {
+            let [.., a, b, c, d] = self.head;
+            let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
+            if stream > *highest {
+                *highest = stream;
+            } else {
+                self.trailers = Some(Peek::new(flags));
+            }
+        }
+    }
+
     fn frame(&mut self, kind: u8, flags: u8, notes: &Notes) {
         self.in_fields = matches!(kind, HEADERS | CONTINUATION);
         self.block_open = self.in_fields && flags & END_HEADERS == 0;
         let fine = match kind {
-            HEADERS | CONTINUATION => true,
+            HEADERS => {
+                self.headers(flags);
+                true
+            }
+            CONTINUATION => true,
             DATA if self.skip > 0 || flags & END_STREAM != 0 => true,
             RST_STREAM => self.allowance.resets.take(Instant::now),
             GOAWAY => {
@@ -348,7 +445,7 @@ mod tests {
 
     fn scanned(chunks: &[&[u8]], allowance: Allowance) -> Notes {
         let notes = Notes::default();
-        let mut scan = Scan::new(0, allowance);
+        let mut scan = Scan::new(None, allowance);
         for chunk in chunks {
             scan.scan(chunk, &notes);
         }
@@ -377,6 +474,35 @@ mod tests {
         assert!(scanned(&[&begun], allowance).is_head_open());
         let ended = frame(CONTINUATION, END_HEADERS, 5);
         assert!(!scanned(&[&begun, &ended], allowance).is_head_open());
+    }
+
+    #[test]
+    fn pseudo_fields_are_known_in_all_their_forms() {
+        let pseudo: [&[u8]; 7] = [
+            &[0x82],
+            &[0x8e],
+            &[0x41, 1, b'a'],
+            &[0x02, 1, b'a'],
+            &[0x12, 1, b'a'],
+            &[0x40, 7, b':'],
+            &[0x00, 0x85, 0xb9],
+        ];
+        let others: [&[u8]; 6] = [
+            &[0x90],
+            &[0xbe],
+            &[0x50, 1, b'a'],
+            &[0x40, 3, b'x'],
+            &[0x3f, 0xe1, 0x1f],
+            &[0x00, 0x82, 0xf2],
+        ];
+        let is_pseudo = |bytes: &[u8], flags| {
+            let mut peek = Peek::new(flags);
+            bytes.iter().for_each(|&byte| peek.feed(&[byte]));
+            peek.is_pseudo()
+        };
+        assert!(pseudo.iter().all(|bytes| is_pseudo(bytes, 0)));
+        assert!(!others.iter().any(|bytes| is_pseudo(bytes, 0)));
+        assert!(is_pseudo(&[9, 0, 0, 0, 0, 15, 0x82], PADDED | PRIORITY));
     }
 
     #[tokio::test(start_paused = true)]

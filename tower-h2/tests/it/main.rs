@@ -1,6 +1,7 @@
 //! Behaviour on real connections, over in-memory pipes and paused time.
 
 mod client;
+mod conformance;
 mod limits;
 mod server;
 mod support;
