@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
+use tower::classify::Class;
 use tower::retry::RetryLayer;
 use tower::retry::backoff::{ExponentialBackoffMaker, Jitter};
 use tower::retry::budget::TpsBudget;
-use tower::retry::standard::{StandardPolicy, Verdict};
+use tower::retry::standard::StandardPolicy;
 use tower::util::rng::SplitMix64;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -72,11 +73,11 @@ impl Dependency {
 }
 
 /// Says what is worth another try. What the caller did wrong isn't.
-fn classify(_user: &u64, result: &Result<String, Failure>) -> Verdict {
+fn classify(_user: &u64, result: &Result<String, Failure>) -> Class {
     match result {
-        Ok(_) => Verdict::Success,
-        Err(Failure::Refused) => Verdict::Retry,
-        Err(Failure::NoSuchUser) => Verdict::Fail,
+        Ok(_) => Class::Success,
+        Err(Failure::Refused) => Class::RejectedBeforeWork { after: None },
+        Err(Failure::NoSuchUser) => Class::InvalidRequest,
     }
 }
 

@@ -16,7 +16,8 @@ use ours::reconnect::Reconnect;
 use ours::retry::Retry;
 use ours::retry::backoff::ExponentialBackoffMaker;
 use ours::retry::budget::TpsBudget;
-use ours::retry::standard::{EveryError, StandardPolicy};
+use ours::classify::EveryErrorIsRetryable;
+use ours::retry::standard::StandardPolicy;
 use ours::timeout::Timeout;
 pub use ours::util::OptionLayer;
 use ours::util::rng::SplitMix64;
@@ -69,8 +70,8 @@ pub fn smooth_rate_limit<S>(inner: S, num: u64, per: Duration) -> RateLimit<S> {
     RateLimit::new(inner, Rate::new(num, per)).with_window(Window::Sliding)
 }
 
-pub fn retried<S>(inner: S) -> Option<Retry<StandardPolicy<EveryError>, S>> {
-    Some(Retry::new(StandardPolicy::new(EveryError), inner))
+pub fn retried<S>(inner: S) -> Option<Retry<StandardPolicy<EveryErrorIsRetryable>, S>> {
+    Some(Retry::new(StandardPolicy::new(EveryErrorIsRetryable), inner))
 }
 
 pub fn reconnect<M, Target>(

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_rng::{HasherRng, Rng, SplitMix64};
 
 /// Starts sessions of backing off.
@@ -38,6 +38,14 @@ pub trait Backoff {
     /// A backoff whose delays need a runtime's timer says `None` outside of it.
     fn try_next_backoff(&mut self) -> Option<Self::Future> {
         Some(self.next_backoff())
+    }
+
+    /// Starts the next delay if it ends before `by`, which is when nobody waits any more.
+    ///
+    /// A backoff that doesn't know how long its delays are starts it in any case.
+    fn try_next_backoff_before(&mut self, by: Instant) -> Option<Self::Future> {
+        let _ = by;
+        self.try_next_backoff()
     }
 }
 
@@ -259,6 +267,12 @@ where
 
     fn try_next_backoff(&mut self) -> Option<Sleep> {
         Handle::try_current().ok().map(|_| self.next_backoff())
+    }
+
+    fn try_next_backoff_before(&mut self, by: Instant) -> Option<Sleep> {
+        Handle::try_current().ok()?;
+        let at = Instant::now().checked_add(self.next_delay())?;
+        (at < by).then(|| sleep_until(at))
     }
 }
 

@@ -132,14 +132,15 @@ where
 /// ```
 /// use tower_layer::Layer;
 /// use tower_retry::RetryLayer;
-/// use tower_retry::standard::{EveryError, StandardPolicy};
+/// use tower_classify::EveryErrorIsRetryable;
+/// use tower_retry::standard::StandardPolicy;
 /// use tower_service::Service;
 /// use tower_test::mock;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// let (mock, mut handle) = mock::pair::<&str, &str>();
-/// let mut service = RetryLayer::new(StandardPolicy::new(EveryError)).layer(mock);
+/// let mut service = RetryLayer::new(StandardPolicy::new(EveryErrorIsRetryable)).layer(mock);
 ///
 /// std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
 /// let response = tokio::spawn(service.call("hello"));

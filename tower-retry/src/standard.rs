@@ -1,53 +1,21 @@
 //! A ready-made policy of classifier, budget, backoff and a number of tries.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep};
+use tower_classify::{Class, Classify};
+use tower_deadline::Deadline;
 
 use crate::Policy;
 use crate::backoff::{Backoff, ExponentialBackoffMaker, MakeBackoff};
 use crate::budget::{Budget, TpsBudget};
-
-/// What a result means for a retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The request succeeded. It earns a part of a retry.
-    Success,
-    /// The request failed, and another try may succeed: a connection was refused, a server overloaded.
-    Retry,
-    /// The request failed, and another try would fail, too, or do harm. It earns nothing and isn't retried.
-    Fail,
-}
-
-/// Judges results. Closures from `(&Req, &Result<Res, E>)` to a [`Verdict`] do.
-pub trait Classify<Req, Res, E> {
-    /// Says what `result` means.
-    fn classify(&self, req: &Req, result: &Result<Res, E>) -> Verdict;
-}
-
-impl<F, Req, Res, E> Classify<Req, Res, E> for F
-where
-    F: Fn(&Req, &Result<Res, E>) -> Verdict,
-{
-    fn classify(&self, req: &Req, result: &Result<Res, E>) -> Verdict {
-        self(req, result)
-    }
-}
-
-/// Retries every error.
-///
-/// For requests that do no harm if they are done twice, to a service whose errors are those of the
-/// transport.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EveryError;
-
-impl<Req, Res, E> Classify<Req, Res, E> for EveryError {
-    fn classify(&self, _: &Req, result: &Result<Res, E>) -> Verdict {
-        match result {
-            Ok(_) => Verdict::Success,
-            Err(_) => Verdict::Retry,
-        }
-    }
-}
 
 /// Copies requests, ahead of each try, for another one. Closures from `&Req` to `Option<Req>` do.
 pub trait CopyRequest<Req> {
@@ -78,19 +46,26 @@ where
 }
 
 /// The [`Policy`] that most clients want: retry what the classifier says, within a budget, after a backoff,
-/// a few times.
+/// a few times, and not past the deadline.
 ///
-/// A request is tried again if all of these hold, asked in this order: it could be copied, the classifier
-/// says [`Verdict::Retry`], it was tried fewer times than the maximum, the budget grants a retry. Then it waits
-/// for the backoff. A [`Verdict::Success`] is deposited in the budget; a request that can't be copied is
-/// never judged, and earns nothing.
+/// A request is tried again if all of these hold, asked in this order: it could be copied, its
+/// [`Class`] is [retryable](Class::is_retryable), it was tried fewer times than the maximum, the wait ends before
+/// the [deadline](Deadline::current) of the task, the budget grants a retry. Then it waits for the backoff, and
+/// at least for as long as the service [asked for](Class::retry_after). A [`Class::Success`] is deposited in the
+/// budget; a request that can't be copied is never judged, and earns nothing.
+///
+/// A service may ask for more than a caller has patience for: what asks for more than
+/// [`with_max_retry_after`](Self::with_max_retry_after) isn't tried again.
 ///
 /// By default a request is tried three times, the budget is [`TpsBudget::default`] (a fifth of the successes,
-/// and ten retries a second in reserve), the backoff doubles from 50 ms with 99 % of jitter, and
-/// requests are cloned. All clones of a policy share its budget, and each draws its own jitter. One clone
-/// serves one request; it costs a reference count.
+/// and ten retries a second in reserve), the backoff doubles from 50 ms with 99 % of jitter, the longest
+/// wait that a service may ask for is 30 seconds, and requests are cloned. All clones of a policy share its
+/// budget, and each draws its own jitter. One clone serves one request; it costs a reference count.
 ///
 /// Where the backoff can't be made (the default one, outside a tokio runtime) nothing is retried.
+///
+/// **Timeouts.** How long one try may take is the business of a timeout inside of the retries; how long they
+/// may take together, of a [deadline](tower_deadline::DeadlineLayer) around them.
 ///
 /// # Example
 ///
@@ -102,7 +77,8 @@ where
 /// use tower_retry::RetryLayer;
 /// use tower_retry::backoff::{ExponentialBackoffMaker, Jitter};
 /// use tower_retry::budget::TpsBudget;
-/// use tower_retry::standard::{StandardPolicy, Verdict};
+/// use tower_classify::Class;
+/// use tower_retry::standard::StandardPolicy;
 /// use tower_rng::HasherRng;
 /// use tower_service::Service;
 /// use tower_test::mock;
@@ -111,9 +87,10 @@ where
 /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// // Server errors are worth another try, if the method allows for it; what the client did wrong isn't.
 /// let classify = |request: &&str, status: &Result<u16, _>| match status {
-///     Ok(500..) | Err(_) if request.starts_with("GET") => Verdict::Retry,
-///     Ok(400..) | Err(_) => Verdict::Fail,
-///     Ok(_) => Verdict::Success,
+///     Ok(500..) | Err(_) if request.starts_with("GET") => Class::Retryable { after: None },
+///     Ok(500..) | Err(_) => Class::Failure,
+///     Ok(400..) => Class::InvalidRequest,
+///     Ok(_) => Class::Success,
 /// };
 ///
 /// let (min, max) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -153,10 +130,23 @@ where
 #[derive(Clone)]
 struct Settings<C, B, M, K> {
     max_tries: u32,
+    max_retry_after: Duration,
     classify: C,
     budget: B,
     backoff: M,
     copy: K,
+}
+
+pin_project! {
+    /// The wait before another try: for the backoff, and for as long as the service asked for.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Delay<F> {
+        #[pin]
+        backoff: F,
+        // What the service asked for. Few do, so that it is boxed.
+        floor: Option<Pin<Box<Sleep>>>,
+    }
 }
 
 impl<C> StandardPolicy<C> {
@@ -164,6 +154,7 @@ impl<C> StandardPolicy<C> {
     pub fn new(classify: C) -> Self {
         Self::from_settings(Settings {
             max_tries: 3,
+            max_retry_after: Duration::from_secs(30),
             classify,
             budget: Arc::default(),
             backoff: ExponentialBackoffMaker::default(),
@@ -189,6 +180,16 @@ where
         })
     }
 
+    /// Doesn't try again where a service asks to be left alone for longer than `max`.
+    #[must_use]
+    pub fn with_max_retry_after(self, max: Duration) -> Self {
+        let settings = self.into_settings();
+        Self::from_settings(Settings {
+            max_retry_after: max,
+            ..settings
+        })
+    }
+
     /// Draws on `budget`: an `Arc` of one, to share it.
     #[must_use]
     pub fn with_budget<B2>(self, budget: B2) -> StandardPolicy<C, B2, M, K>
@@ -197,6 +198,7 @@ where
     {
         let Settings {
             max_tries,
+            max_retry_after,
             classify,
             backoff,
             copy,
@@ -204,6 +206,7 @@ where
         } = self.into_settings();
         StandardPolicy::from_settings(Settings {
             max_tries,
+            max_retry_after,
             classify,
             budget,
             backoff,
@@ -221,6 +224,7 @@ where
     {
         let Settings {
             max_tries,
+            max_retry_after,
             classify,
             budget,
             copy,
@@ -228,6 +232,7 @@ where
         } = self.into_settings();
         StandardPolicy::from_settings(Settings {
             max_tries,
+            max_retry_after,
             classify,
             budget,
             backoff,
@@ -240,6 +245,7 @@ where
     pub fn with_copy<K2>(self, copy: K2) -> StandardPolicy<C, B, M, K2> {
         let Settings {
             max_tries,
+            max_retry_after,
             classify,
             budget,
             backoff,
@@ -247,6 +253,7 @@ where
         } = self.into_settings();
         StandardPolicy::from_settings(Settings {
             max_tries,
+            max_retry_after,
             classify,
             budget,
             backoff,
@@ -283,29 +290,72 @@ where
     M: MakeBackoff + Clone,
     K: CopyRequest<Req>,
 {
-    type Future = <M::Backoff as Backoff>::Future;
+    type Future = Delay<<M::Backoff as Backoff>::Future>;
 
     fn retry(&mut self, req: &mut Req, result: &mut Result<Res, E>) -> Option<Self::Future> {
         let settings = &*self.settings;
-        match settings.classify.classify(req, result) {
-            Verdict::Success => {
-                settings.budget.deposit();
-                return None;
-            }
-            Verdict::Fail => return None,
-            Verdict::Retry => {}
-        }
-        self.tries_left = self.tries_left.checked_sub(1)?;
-        if !settings.budget.withdraw() {
+        let class = settings.classify.classify(req, result);
+        if class == Class::Success {
+            settings.budget.deposit();
             return None;
         }
-        self.session
-            .get_or_insert_with(|| settings.backoff.clone().make_backoff())
-            .try_next_backoff()
+        if !class.is_retryable() {
+            return None;
+        }
+        self.tries_left = self.tries_left.checked_sub(1)?;
+        let asked = class.retry_after().filter(|asked| !asked.is_zero());
+        if asked.is_some_and(|asked| asked > settings.max_retry_after) {
+            return None;
+        }
+        let floor = match asked {
+            None => None,
+            // Without a runtime there is no timer.
+            Some(asked) => Some(Handle::try_current().map(|_| Box::pin(sleep(asked))).ok()?),
+        };
+        // A try that nobody waits for only adds to the load.
+        let deadline = Deadline::current().map(Deadline::instant);
+        if deadline.is_some_and(|by| Instant::now() + asked.unwrap_or_default() >= by) {
+            return None;
+        }
+        let session = self
+            .session
+            .get_or_insert_with(|| settings.backoff.clone().make_backoff());
+        let backoff = match deadline {
+            None => session.try_next_backoff(),
+            Some(by) => session.try_next_backoff_before(by),
+        }?;
+        // The budget comes last, as its answer is spent.
+        settings
+            .budget
+            .withdraw()
+            .then_some(Delay { backoff, floor })
     }
 
     fn clone_request(&mut self, req: &Req) -> Option<Req> {
         self.settings.copy.copy_request(req)
+    }
+}
+
+impl<F> Delay<F> {
+    /// The backoff alone.
+    pub fn into_backoff(self) -> F {
+        self.backoff
+    }
+}
+
+impl<F> Future for Delay<F>
+where
+    F: Future<Output = ()>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if let Some(floor) = this.floor {
+            ready!(floor.as_mut().poll(cx));
+            *this.floor = None;
+        }
+        this.backoff.poll(cx)
     }
 }
 

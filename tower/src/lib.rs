@@ -60,6 +60,13 @@ pub mod buffer {
     }
 }
 
+/// What a response means: the classifiers that retries and other middleware share.
+#[cfg(feature = "retry")]
+pub mod classify {
+    #[doc(inline)]
+    pub use tower_classify::*;
+}
+
 /// Endpoints as a stream of changes.
 #[cfg(feature = "discover")]
 pub mod discover {

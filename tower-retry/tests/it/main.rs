@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower_classify::{Class, EveryErrorIsRetryable};
+use tower_deadline::Deadline;
 use tower_layer::Layer;
 use tower_retry::backoff::{Backoff, ExponentialBackoffMaker, Jitter, MakeBackoff};
 use tower_retry::budget::{Budget, TpsBudget};
-use tower_retry::standard::{EveryError, StandardPolicy, Verdict};
+use tower_retry::standard::StandardPolicy;
 use tower_retry::{Policy, Retry, RetryLayer};
 use tower_rng::{HasherRng, SplitMix64};
 use tower_service::Service;
@@ -344,7 +346,7 @@ mod standard {
 
     #[tokio::test(start_paused = true)]
     async fn tries_are_bounded_and_backed_off() {
-        let policy = StandardPolicy::new(EveryError).with_backoff(backoff());
+        let policy = StandardPolicy::new(EveryErrorIsRetryable).with_backoff(backoff());
         assert_eq!(tries(policy.clone()).await, [0, 100, 300]);
         let policy = policy.with_max_tries(5);
         assert_eq!(tries(policy.clone()).await, [0, 100, 300, 700, 1100]);
@@ -355,7 +357,7 @@ mod standard {
     #[tokio::test(start_paused = true)]
     async fn all_requests_draw_on_one_budget_which_successes_fill() {
         let budget = Arc::new(TpsBudget::new(Duration::from_secs(60), 0, 0.5));
-        let policy = StandardPolicy::new(EveryError)
+        let policy = StandardPolicy::new(EveryErrorIsRetryable)
             .with_backoff(backoff())
             .with_budget(budget.clone())
             .with_max_tries(10);
@@ -373,7 +375,7 @@ mod standard {
     #[tokio::test(start_paused = true)]
     async fn a_failure_for_good_is_neither_retried_nor_rewarded() {
         let budget = Arc::new(TpsBudget::new(Duration::from_secs(60), 0, 1.0));
-        let policy = StandardPolicy::new(|_: &&str, _: &Result<&str, BoxError>| Verdict::Fail)
+        let policy = StandardPolicy::new(|_: &&str, _: &Result<&str, BoxError>| Class::Failure)
             .with_budget(budget.clone());
         assert_eq!(tries(policy).await, [0]);
         assert!(!budget.withdraw());
@@ -381,19 +383,22 @@ mod standard {
 
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_copied_is_not_retried() {
-        let policy = StandardPolicy::new(EveryError).with_copy(|_: &&'static str| None);
+        let policy = StandardPolicy::new(EveryErrorIsRetryable).with_copy(|_: &&'static str| None);
         assert_eq!(tries(policy).await, [0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_that_fail_together_come_back_apart() {
         let maker = backoff().with_jitter(Jitter::Full);
-        let policy = StandardPolicy::new(EveryError).with_backoff(maker);
+        let policy = StandardPolicy::new(EveryErrorIsRetryable).with_backoff(maker);
         let mut deadlines: Vec<_> = (0..50)
             .map(|_| {
                 let mut result = Err::<&str, _>("down");
-                let sleep = policy.clone().retry(&mut "hello", &mut result);
-                sleep.expect("the reserve allows 100").deadline()
+                let delay = policy.clone().retry(&mut "hello", &mut result);
+                delay
+                    .expect("the reserve allows 100")
+                    .into_backoff()
+                    .deadline()
             })
             .collect();
         deadlines.sort_unstable();
@@ -401,10 +406,82 @@ mod standard {
         assert_eq!(deadlines.len(), 50);
     }
 
+    /// What a service asks for with each failure.
+    fn asking(
+        after: Duration,
+    ) -> StandardPolicy<impl Fn(&&'static str, &Result<&'static str, BoxError>) -> Class + Clone>
+    {
+        let class = Class::Retryable { after: Some(after) };
+        StandardPolicy::new(
+            move |_: &&'static str, result: &Result<&'static str, BoxError>| match result {
+                Ok(_) => Class::Success,
+                Err(_) => class,
+            },
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_service_asks_for_is_the_least_wait() {
+        assert_eq!(
+            tries(asking(150 * MS).with_backoff(backoff())).await,
+            [0, 150, 350]
+        );
+        assert_eq!(
+            tries(asking(Duration::ZERO).with_backoff(backoff())).await,
+            [0, 100, 300]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_asked_for_too_much_gives_up() {
+        let policy = asking(31_000 * MS).with_backoff(backoff());
+        assert_eq!(tries(policy.clone()).await, [0]);
+        let policy = policy.with_max_retry_after(31_000 * MS);
+        assert_eq!(tries(policy).await, [0, 31_000, 62_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_tried_again_past_the_deadline() {
+        for (deadline, expected) in [
+            (50, &[0][..]),
+            (100, &[0]),
+            (101, &[0, 100]),
+            (300, &[0, 100]),
+        ] {
+            let (mock, mut handle) = mock::pair::<&str, &str>();
+            let policy = StandardPolicy::new(EveryErrorIsRetryable).with_backoff(backoff());
+            let mut service = RetryLayer::new(policy).layer(mock);
+            poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+            let start = Instant::now();
+            let response = Deadline::after(deadline * MS).scope(service.call("hello"));
+            let response = tokio::spawn(response);
+            drop(service);
+            let mut at = Vec::new();
+            while let Some((_, answer)) = handle.next_request().await {
+                at.push(start.elapsed().as_millis());
+                answer.send_error("down");
+            }
+            assert!(response.await.unwrap().is_err());
+            assert_eq!(at, expected, "{deadline} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_that_would_come_too_late_costs_no_budget() {
+        let budget = Arc::new(TpsBudget::new(Duration::from_secs(10), 1, 0.0));
+        let policy = StandardPolicy::new(EveryErrorIsRetryable)
+            .with_backoff(backoff())
+            .with_budget(budget.clone());
+        let mut result = Err::<&str, _>("down");
+        let retry = Deadline::after(MS).enter(|| policy.clone().retry(&mut "hello", &mut result));
+        assert!(retry.is_none());
+        assert!((0..10).all(|_| budget.withdraw()));
+    }
+
     #[test]
     fn outside_a_runtime_the_first_result_stands() {
         let (mock, mut handle) = mock::pair::<&str, &str>();
-        let mut service = RetryLayer::new(StandardPolicy::new(EveryError)).layer(mock);
+        let mut service = RetryLayer::new(StandardPolicy::new(EveryErrorIsRetryable)).layer(mock);
         let mut cx = Context::from_waker(Waker::noop());
         assert_ready_ok!(service.poll_ready(&mut cx));
         let mut response = Box::pin(service.call("hello"));
@@ -419,6 +496,6 @@ mod standard {
     #[test]
     fn stacks_over_it_can_be_spawned() {
         fn is<T: Send + Sync + Unpin + Clone + std::fmt::Debug>(_: T) {}
-        is(StandardPolicy::new(EveryError));
+        is(StandardPolicy::new(EveryErrorIsRetryable));
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tower_balance::Balance;
 use tower_buffer::{Buffer, BufferLayer};
+use tower_classify::Class;
 use tower_discover::ServiceList;
 use tower_filter::{AsyncFilter, Filter};
 use tower_hedge::Hedge;
@@ -22,7 +23,7 @@ use tower_load::{CompleteOnResponse, Constant, Load};
 use tower_load_shed::LoadShed;
 use tower_reconnect::Reconnect;
 use tower_retry::Retry;
-use tower_retry::standard::{StandardPolicy, Verdict};
+use tower_retry::standard::StandardPolicy;
 use tower_rng::SplitMix64;
 use tower_service::Service;
 use tower_spawn_ready::SpawnReady;
@@ -100,12 +101,12 @@ fn rate_limit() {
 #[test]
 fn retry() {
     type Answer = Result<Response, BoxError>;
-    let never = StandardPolicy::new(|_: &Request, _: &Answer| Verdict::Fail);
+    let never = StandardPolicy::new(|_: &Request, _: &Answer| Class::Failure);
     keeps(|inner| Retry::new(never.clone(), inner));
 
     let errors = StandardPolicy::new(|_: &Request, answer: &Answer| match answer {
-        Ok(_) => Verdict::Success,
-        Err(_) => Verdict::Retry,
+        Ok(_) => Class::Success,
+        Err(_) => Class::Retryable { after: None },
     });
     Checker::new()
         .masks_errors()
