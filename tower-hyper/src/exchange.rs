@@ -1,0 +1,291 @@
+//! From a request to its response: asks for readiness, vets, calls, and answers for a service that fails.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_h2::RecvBody;
+use tower_service::Service;
+
+use crate::Incoming;
+use crate::link::Link;
+use crate::outgoing::{Outgoing, Over};
+use crate::vetting::vet;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A service as both protocols call it, on one connection.
+pub(crate) struct Requests<S> {
+    /// HTTP/1.1 calls it by a shared reference, though from one task.
+    service: RefCell<S>,
+    link: Arc<Link>,
+    vets: bool,
+    attaches_info: bool,
+}
+
+impl<S> Requests<S> {
+    pub(crate) fn new(service: S, link: Arc<Link>, vets: bool, attaches_info: bool) -> Self {
+        Self {
+            service: RefCell::new(service),
+            link,
+            vets,
+            attaches_info,
+        }
+    }
+
+    fn attach_info(&self, request: &mut Request<Incoming>) {
+        if self.attaches_info {
+            let info = self.link.info.clone();
+            request.extensions_mut().insert(info);
+        }
+    }
+}
+
+pin_project! {
+    /// One request under way. It always ends with a response.
+    pub(crate) struct Exchange<S>
+    where
+        S: Service<Request<Incoming>>,
+    {
+        #[pin]
+        state: State<S, S::Future>,
+        over: Option<Over>,
+        protocol: Protocol,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, F> {
+        /// The service wasn't ready at once.
+        Waiting { waiting: Box<Waiting<S>> },
+        Calling { #[pin] call: F },
+        /// The service wasn't called.
+        Refused { status: StatusCode },
+    }
+}
+
+struct Waiting<S> {
+    service: S,
+    request: Option<Request<Incoming>>,
+}
+
+impl<S, B> hyper::service::Service<Request<hyper::body::Incoming>> for Requests<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Outgoing<B>>;
+    type Error = S::Error;
+    type Future = Exchange<S>;
+
+    fn call(&self, request: Request<hyper::body::Incoming>) -> Exchange<S> {
+        self.link.begin();
+        let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
+        let state = if self.vets {
+            vet(&mut request).map_err(|refusal| {
+                tracing::debug!(reason = refusal.reason(), "request refused");
+                refusal.status()
+            })
+        } else {
+            Ok(())
+        };
+        let state = match state {
+            Ok(()) => {
+                self.attach_info(&mut request);
+                self.begin(request)
+            }
+            Err(status) => State::Refused { status },
+        };
+        Exchange {
+            state,
+            over: Some(Over::new(Arc::clone(&self.link))),
+            protocol: Protocol::Http1,
+        }
+    }
+}
+
+impl<S> Requests<S>
+where
+    S: Service<Request<Incoming>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    /// Calls the service, if it is ready now.
+    fn begin(&self, request: Request<Incoming>) -> State<S, S::Future> {
+        let mut service = self.service.borrow_mut();
+        // The exchange is polled right after this, and then waits with a waker of its own.
+        let mut cx = Context::from_waker(Waker::noop());
+        match poll_ready(&mut *service, &mut cx) {
+            Poll::Ready(Ok(())) => call(&mut *service, request),
+            Poll::Ready(Err(status)) => State::Refused { status },
+            Poll::Pending => {
+                // The one that has begun to wait goes on with it; a clone waits for the next request.
+                let next = service.clone();
+                State::Waiting {
+                    waiting: Box::new(Waiting {
+                        service: std::mem::replace(&mut *service, next),
+                        request: Some(request),
+                    }),
+                }
+            }
+        }
+    }
+}
+
+impl<S, B> Service<Request<RecvBody>> for Requests<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Outgoing<B>>;
+    type Error = S::Error;
+    type Future = Exchange<S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.get_mut().poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<RecvBody>) -> Exchange<S> {
+        self.link.begin();
+        let mut request = request.map(|body| Incoming::http2(body, Arc::clone(&self.link)));
+        self.attach_info(&mut request);
+        Exchange {
+            state: call(self.service.get_mut(), request),
+            over: Some(Over::new(Arc::clone(&self.link))),
+            protocol: Protocol::Http2,
+        }
+    }
+}
+
+impl<S, B> Future for Exchange<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Outgoing<B>>, S::Error>;
+
+    // Waiting -> Calling, Refused.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let outcome = loop {
+            match this.state.as_mut().project() {
+                StateProj::Waiting { waiting } => {
+                    let state = ready!(waiting.poll(cx));
+                    this.state.set(state);
+                }
+                StateProj::Calling { call } => {
+                    let polled = catch_unwind(AssertUnwindSafe(|| call.poll(cx)));
+                    break match polled {
+                        Ok(Poll::Pending) => return Poll::Pending,
+                        Ok(Poll::Ready(Ok(response))) => Ok(response),
+                        Ok(Poll::Ready(Err(error))) => Err(failed(error)),
+                        Err(panic) => Err(panicked(&*panic)),
+                    };
+                }
+                StateProj::Refused { status } => break Err(*status),
+            }
+        };
+        let Some(over) = this.over.take() else {
+            return Poll::Pending; // It has been answered.
+        };
+        Poll::Ready(Ok(match outcome {
+            Ok(response) => response.map(|body| Outgoing::new(Some(body), over)),
+            Err(status) => substitute(status, *this.protocol, over),
+        }))
+    }
+}
+
+impl<S> Waiting<S>
+where
+    S: Service<Request<Incoming>>,
+    S::Error: Into<BoxError>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<State<S, S::Future>> {
+        let state = match ready!(poll_ready(&mut self.service, cx)) {
+            Ok(()) => self
+                .request
+                .take()
+                .map(|request| call(&mut self.service, request)),
+            Err(status) => Some(State::Refused { status }),
+        };
+        state.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+fn poll_ready<S>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>>
+where
+    S: Service<Request<Incoming>>,
+    S::Error: Into<BoxError>,
+{
+    match catch_unwind(AssertUnwindSafe(|| service.poll_ready(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+        Ok(Poll::Ready(Err(error))) => {
+            failed(error);
+            Poll::Ready(Err(StatusCode::SERVICE_UNAVAILABLE))
+        }
+        Err(panic) => Poll::Ready(Err(panicked(&*panic))),
+    }
+}
+
+fn call<S>(service: &mut S, request: Request<Incoming>) -> State<S, S::Future>
+where
+    S: Service<Request<Incoming>>,
+{
+    match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
+        Ok(call) => State::Calling { call },
+        Err(panic) => State::Refused {
+            status: panicked(&*panic),
+        },
+    }
+}
+
+#[cold]
+fn failed(error: impl Into<BoxError>) -> StatusCode {
+    let error = error.into();
+    tracing::error!(error = &*error as &dyn std::error::Error, "service failed");
+    StatusCode::INTERNAL_SERVER_ERROR
+}
+
+#[cold]
+fn panicked(panic: &(dyn Any + Send)) -> StatusCode {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that isn't text");
+    tracing::error!(panic = message, "service panicked");
+    StatusCode::INTERNAL_SERVER_ERROR
+}
+
+/// A response of the server's own, after which an HTTP/1.1 connection is closed.
+#[cold]
+fn substitute<B>(status: StatusCode, protocol: Protocol, over: Over) -> Response<Outgoing<B>> {
+    let mut response = Response::new(Outgoing::new(None, over));
+    *response.status_mut() = status;
+    if protocol == Protocol::Http1 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
+}

@@ -1,0 +1,199 @@
+//! What the parts of one connection know of each other: its facts, and how far it has come.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Facts about the connection that a request came by.
+///
+/// A request's body has them ([`Incoming::connect_info`](crate::Incoming::connect_info)); with
+/// [`Settings::with_connect_info`](crate::Settings::with_connect_info) its extensions have, too. A clone
+/// costs a reference count.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectInfo {
+    facts: Arc<Facts>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Facts {
+    peer: Address,
+    local: Address,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Address {
+    /// A host and a port.
+    Tcp(SocketAddr),
+    /// A Unix socket, with its path where it has one.
+    Unix(Option<PathBuf>),
+    /// Nothing is known of it.
+    #[default]
+    Unknown,
+}
+
+impl ConnectInfo {
+    /// The facts of a connection from `peer` to `local`.
+    pub fn new(peer: Address, local: Address) -> Self {
+        Self {
+            facts: Arc::new(Facts { peer, local }),
+        }
+    }
+
+    /// Who is at the other end: a proxy's client, where the PROXY protocol names it.
+    pub fn peer(&self) -> &Address {
+        &self.facts.peer
+    }
+
+    /// The end that was connected to.
+    pub fn local(&self) -> &Address {
+        &self.facts.local
+    }
+
+    /// The other end's host and port, if it has them.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.facts.peer.socket_addr()
+    }
+
+    /// The host and port that were connected to, if there are any.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.facts.local.socket_addr()
+    }
+}
+
+impl Address {
+    /// The host and port, if it has them.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) | Self::Unknown => None,
+        }
+    }
+
+    /// The path of a Unix socket, if it has one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(path) => path.as_deref(),
+            Self::Tcp(_) | Self::Unknown => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+/// What the transport, the requests and the driver of one connection share.
+///
+/// All of them run in the connection's task, but for bodies that a service took elsewhere; so each counter
+/// has one writer, orderings are relaxed, and an addition is a load and a store.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) info: ConnectInfo,
+    /// How long the sender of a body may stall.
+    pub(crate) body_timeout: Option<Duration>,
+    /// Requests handed to the service.
+    begun: AtomicU32,
+    /// HTTP/1.1 responses whose bodies are over.
+    ended: AtomicU32,
+    /// Bytes have come since the last request was handed over.
+    received: AtomicBool,
+    /// The transport takes no more bytes.
+    blocked: AtomicBool,
+    /// Times that the transport took bytes while or after it was blocked.
+    unblocked: AtomicU32,
+    /// A request's body was dropped before its end, so bytes may come that nobody reads.
+    unread: AtomicBool,
+    /// Everything is said, and the peer's last words are awaited.
+    lingering: AtomicBool,
+}
+
+/// How far a connection has come. Two that are equal mean that nothing has happened in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Progress {
+    pub(crate) begun: u32,
+    pub(crate) busy: bool,
+    pub(crate) received: bool,
+    pub(crate) blocked: bool,
+    pub(crate) unblocked: u32,
+    pub(crate) lingering: bool,
+}
+
+impl Link {
+    pub(crate) fn new(info: ConnectInfo, body_timeout: Option<Duration>) -> Self {
+        Self {
+            info,
+            body_timeout,
+            begun: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
+            received: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            unblocked: AtomicU32::new(0),
+            unread: AtomicBool::new(false),
+            lingering: AtomicBool::new(false),
+        }
+    }
+
+    /// How far an HTTP/1.1 connection has come.
+    pub(crate) fn progress(&self) -> Progress {
+        let begun = self.begun.load(Ordering::Relaxed);
+        Progress {
+            begun,
+            busy: begun != self.ended.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+            blocked: self.blocked.load(Ordering::Relaxed),
+            unblocked: self.unblocked.load(Ordering::Relaxed),
+            lingering: self.lingering.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A request is handed to the service.
+    pub(crate) fn begin(&self) {
+        add_one(&self.begun);
+        self.received.store(false, Ordering::Relaxed);
+    }
+
+    /// A response's body is over: what comes next begins another head.
+    pub(crate) fn end(&self) {
+        add_one(&self.ended);
+        self.received.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn receive(&self) {
+        self.received.store(true, Ordering::Relaxed);
+    }
+
+    /// The transport took bytes, or took none.
+    pub(crate) fn wrote(&self, is_blocked: bool) {
+        if self.blocked.load(Ordering::Relaxed) && !is_blocked {
+            add_one(&self.unblocked);
+        }
+        self.blocked.store(is_blocked, Ordering::Relaxed);
+    }
+
+    pub(crate) fn linger(&self) {
+        self.lingering.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer may still be sending what nobody reads: the rest of a body, or of a head that
+    /// was refused.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed) || self.received.load(Ordering::Relaxed)
+    }
+}
+
+fn add_one(counter: &AtomicU32) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(1),
+        Ordering::Relaxed,
+    );
+}

@@ -1,0 +1,247 @@
+//! Refuses HTTP/1.1 requests that parse, but that RFC 9110 and RFC 9112 forbid.
+
+use http::header::{EXPECT, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoHost,
+    ManyHosts,
+    BadHost,
+    BadTarget,
+    Expectation,
+}
+
+impl Refusal {
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::NoHost => "the Host field is missing",
+            Self::ManyHosts => "there is more than one Host field",
+            Self::BadHost => "the Host field isn't a host",
+            Self::BadTarget => "the request's target has a form that its method doesn't allow",
+            Self::Expectation => "the expectation can't be met",
+        }
+    }
+}
+
+/// Says whether the request may reach the service. One whose target names an authority gets a `Host`
+/// field of it, as RFC 9112, section 3.2.2 has it.
+pub(crate) fn vet<B>(request: &mut Request<B>) -> Result<(), Refusal> {
+    vet_target(request.method(), request.uri())?;
+    vet_host(request.version(), request.headers())?;
+    if let Some(expectation) = request.headers().get(EXPECT) {
+        if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(Refusal::Expectation);
+        }
+    }
+    if let Some(authority) = request.uri().authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::BadTarget)?;
+        if request.headers().get(HOST) != Some(&host) {
+            request.headers_mut().insert(HOST, host);
+        }
+    }
+    Ok(())
+}
+
+/// The four forms of RFC 9112, section 3.2.
+fn vet_target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
+    let allowed = match (uri.scheme_str(), uri.authority()) {
+        // origin-form, or asterisk-form.
+        (None, None) => match uri.path() {
+            "*" => *method == Method::OPTIONS,
+            path => path.starts_with('/') && *method != Method::CONNECT,
+        },
+        // authority-form
+        (None, Some(authority)) => {
+            *method == Method::CONNECT
+                && authority.port_u16().is_some()
+                && is_host(authority.as_str().as_bytes())
+        }
+        // absolute-form
+        (Some(scheme), Some(authority)) => {
+            matches!(scheme, "http" | "https")
+                && *method != Method::CONNECT
+                && is_host(authority.as_str().as_bytes())
+        }
+        (Some(_), None) => false,
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err(Refusal::BadTarget)
+    }
+}
+
+fn vet_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match hosts.next() {
+        None if version == Version::HTTP_11 => Err(Refusal::NoHost),
+        None => Ok(()),
+        Some(host) if !is_host(host.as_bytes()) => Err(Refusal::BadHost),
+        Some(_) if hosts.next().is_some() => Err(Refusal::ManyHosts),
+        Some(_) => Ok(()),
+    }
+}
+
+/// `uri-host [ ":" port ]` of RFC 9110, section 7.2, with a host that isn't empty.
+fn is_host(value: &[u8]) -> bool {
+    let (host, rest) = match value {
+        [b'[', inner @ ..] => {
+            let Some(end) = inner.iter().position(|byte| *byte == b']') else {
+                return false;
+            };
+            if !is_ip_literal(&inner[..end]) {
+                return false;
+            }
+            (&inner[..end], &inner[end + 1..])
+        }
+        _ => {
+            let end = value
+                .iter()
+                .position(|byte| !is_name_byte(*byte))
+                .unwrap_or(value.len());
+            (&value[..end], &value[end..])
+        }
+    };
+    !host.is_empty()
+        && match rest {
+            [] => true,
+            [b':', port @ ..] => is_port(port),
+            _ => false,
+        }
+}
+
+/// An IPv6 address, or what RFC 3986 keeps for later versions.
+fn is_ip_literal(inner: &[u8]) -> bool {
+    match std::str::from_utf8(inner) {
+        Ok(text) if text.starts_with(['v', 'V']) => inner
+            .iter()
+            .all(|byte| is_name_byte(*byte) || *byte == b':'),
+        Ok(text) => text.parse::<std::net::Ipv6Addr>().is_ok(),
+        Err(_) => false,
+    }
+}
+
+fn is_port(port: &[u8]) -> bool {
+    let number = port.iter().try_fold(0_u32, |number, byte| {
+        byte.is_ascii_digit()
+            .then(|| number * 10 + u32::from(byte - b'0'))
+            .filter(|number| *number <= 65_535)
+    });
+    number.is_some()
+}
+
+/// `unreserved`, `sub-delims`, and the `%` of an escape (RFC 3986, section 3.2.2).
+fn is_name_byte(byte: u8) -> bool {
+    const NAME: [bool; 256] = {
+        let mut table = [false; 256];
+        let allowed =
+            b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%";
+        let mut i = 0;
+        while i < allowed.len() {
+            table[allowed[i] as usize] = true;
+            i += 1;
+        }
+        table
+    };
+    NAME[usize::from(byte)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, hosts: &[&str]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(target);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        request.body(()).unwrap()
+    }
+
+    fn outcome(method: &str, target: &str, hosts: &[&str]) -> Result<(), Refusal> {
+        vet(&mut request(method, target, hosts))
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in [
+            "a",
+            "a.b-c:80",
+            "127.0.0.1:1",
+            "[::1]",
+            "[::1]:8080",
+            "a:",
+            "x_y",
+            "%41",
+        ] {
+            assert_eq!(outcome("GET", "/", &[host]), Ok(()), "{host}");
+        }
+        let bad = [
+            "", ":80", "a b", "a/b", "u@a", "a:b", "a:65536", "[::1", "[x]", "[::1]x", "a,b:c",
+            "a?b", "a#",
+        ];
+        for host in bad {
+            assert_eq!(
+                outcome("GET", "/", &[host]),
+                Err(Refusal::BadHost),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn exactly_one_host_is_needed_from_1_1_on() {
+        assert_eq!(outcome("GET", "/", &[]), Err(Refusal::NoHost));
+        assert_eq!(outcome("GET", "/", &["a", "a"]), Err(Refusal::ManyHosts));
+        let mut old = request("GET", "/", &[]);
+        *old.version_mut() = Version::HTTP_10;
+        assert_eq!(vet(&mut old), Ok(()));
+    }
+
+    #[test]
+    fn each_form_of_target_has_its_methods() {
+        assert_eq!(outcome("OPTIONS", "*", &["a"]), Ok(()));
+        assert_eq!(outcome("CONNECT", "a:80", &["a"]), Ok(()));
+        for (method, target) in [
+            ("GET", "*"),
+            ("GET", "a:80"),
+            ("CONNECT", "/"),
+            ("CONNECT", "a"),
+            ("CONNECT", "http://a/"),
+            ("GET", "ftp://a/"),
+            ("GET", "http://u@a/"),
+        ] {
+            let refused = outcome(method, target, &["a"]);
+            assert_eq!(refused, Err(Refusal::BadTarget), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn the_targets_authority_replaces_the_host() {
+        let mut request = request("GET", "http://real:8080/x", &["fake"]);
+        assert_eq!(vet(&mut request), Ok(()));
+        assert_eq!(request.headers()[HOST], "real:8080");
+    }
+
+    #[test]
+    fn only_100_continue_can_be_expected() {
+        let mut request = request("POST", "/", &["a"]);
+        request
+            .headers_mut()
+            .insert(EXPECT, HeaderValue::from_static("100-Continue"));
+        assert_eq!(vet(&mut request), Ok(()));
+        request
+            .headers_mut()
+            .insert(EXPECT, HeaderValue::from_static("200-ok"));
+        assert_eq!(vet(&mut request), Err(Refusal::Expectation));
+    }
+}

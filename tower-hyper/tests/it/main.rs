@@ -1,0 +1,9 @@
+//! The server's behaviour, as a client sees it.
+
+#![allow(missing_docs, reason = "tests are documented by their names")]
+
+mod deadlines;
+mod exchanges;
+mod malformed;
+mod servers;
+mod support;

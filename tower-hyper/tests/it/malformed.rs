@@ -1,0 +1,126 @@
+//! Requests that RFC 9112 forbids.
+
+use tower_hyper::Settings;
+
+use crate::support::{converse, serve};
+
+/// The status of the response to `request`, after which the connection must be closed.
+async fn status(request: impl AsRef<[u8]>) -> String {
+    let (mut client, _server) = serve(Settings::new());
+    let response = converse(&mut client, request).await;
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
+    response.chars().skip(9).take(3).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_needed_once_and_has_to_be_one() {
+    for host in [
+        "",
+        "host: a\r\nhost: b\r\n",
+        "host: a\r\nhost: a\r\n",
+        "host: a b\r\n",
+        "host:\r\n",
+        "host: u@a\r\n",
+    ] {
+        let request = format!("GET / HTTP/1.1\r\n{host}\r\n");
+        assert_eq!(status(&request).await, "400", "{request:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_have_one_of_four_forms() {
+    let requests = [
+        "GET * HTTP/1.1",
+        "GET a HTTP/1.1",
+        "GET a:80 HTTP/1.1",
+        "GET http:// HTTP/1.1",
+        "GET http:///x HTTP/1.1",
+        "GET ftp://a/ HTTP/1.1",
+        "GET http://u@a/ HTTP/1.1",
+        "CONNECT / HTTP/1.1",
+        "CONNECT a HTTP/1.1",
+        "GET /a b HTTP/1.1",
+        "GET  HTTP/1.1",
+    ];
+    for line in requests {
+        assert_eq!(
+            status(format!("{line}\r\nhost: a\r\n\r\n")).await,
+            "400",
+            "{line}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absolute_target_names_the_host() {
+    let (mut client, _server) = serve(Settings::new());
+    let request = "GET http://real/host HTTP/1.1\r\nhost: fake\r\nconnection: close\r\n\r\n";
+    let response = converse(&mut client, request).await;
+    assert!(response.ends_with("Some(\"real\")"), "{response}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn framing_has_to_be_plain() {
+    let heads = [
+        "content-length: 1\r\ncontent-length: 2",
+        "content-length: +1",
+        "content-length: 1, 1, 2",
+        "content-length: x",
+        "content-length: -1",
+        "content-length: 99999999999999999999",
+        "transfer-encoding: gzip",
+        "transfer-encoding: chunked, gzip",
+        "transfer-encoding: identity",
+        "transfer-encoding : chunked",
+        " x: folded",
+        "x: 1\r\n folded",
+        "x y: 1",
+        "x: a\0b",
+        ": nameless",
+    ];
+    for head in heads {
+        let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n");
+        assert_eq!(status(&request).await, "400", "{request:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_headers_are_too_many() {
+    let mut request = String::from("GET / HTTP/1.1\r\nhost: a\r\n");
+    for i in 0..10_000 {
+        request += &format!("x-{i}: y\r\n");
+    }
+    request += "\r\n";
+    assert_eq!(status(&request).await, "431");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_without_end_is_too_long() {
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "y".repeat(200_000));
+    assert_eq!(status(&request).await, "431");
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_in_chunks_ends_the_connection() {
+    for chunk in [
+        "zz\r\nabc\r\n",
+        "ffffffffffffffffff\r\n",
+        "3\r\nabcdef\r\n",
+        "3;\0\r\nabc\r\n",
+        "-1\r\n",
+    ] {
+        let (mut client, server) = serve(Settings::new());
+        let request = format!(
+            "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+        );
+        let response = converse(&mut client, request).await;
+        assert!(!response.contains("200 OK"), "{chunk:?}: {response}");
+        let _ = server.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn expectations_that_cannot_be_met_are_refused() {
+    let request = "POST / HTTP/1.1\r\nhost: a\r\nexpect: cake\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(status(request).await, "417");
+}

@@ -1,0 +1,212 @@
+//! Whole servers, on sockets or in memory.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tower_close::{Close, NotClosed};
+use tower_deadline::Deadline;
+use tower_hyper::{Accept, ConnectInfo, Handle, Server};
+use tower_util::service_fn;
+
+use crate::support::{app, read_all, read_response};
+
+const SECOND: Duration = Duration::from_secs(1);
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// Yields what comes through a channel.
+struct InMemory(mpsc::UnboundedReceiver<io::Result<DuplexStream>>);
+
+impl Accept for InMemory {
+    type Io = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<Option<(DuplexStream, ConnectInfo)>> {
+        let io = self.0.recv().await.transpose()?;
+        Ok(io.map(|io| (io, ConnectInfo::default())))
+    }
+}
+
+struct Door(mpsc::UnboundedSender<io::Result<DuplexStream>>);
+
+impl Door {
+    fn connect(&self) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(1024);
+        let _ = self.0.send(Ok(server));
+        client
+    }
+}
+
+fn in_memory() -> (Door, Server<InMemory>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Door(sender), Server::new(InMemory(receiver)))
+}
+
+fn start(server: Server<InMemory>) -> (Handle, tokio::task::JoinHandle<()>) {
+    let handle = server.handle();
+    let serving = tokio::spawn(async { server.serve(service_fn(app)).await.unwrap() });
+    (handle, serving)
+}
+
+#[tokio::test]
+async fn tcp_is_served_with_facts_of_the_connection() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let (address, handle) = (server.local_addr().unwrap(), server.handle());
+    let serving = tokio::spawn(server.serve(service_fn(app)));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = "GET /peer HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let response = read_all(&mut client).await;
+    let peer = client.local_addr().unwrap().to_string();
+    assert!(response.contains(&peer), "{response}");
+    handle.shutdown();
+    serving.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_unix_socket_is_served() {
+    let path = std::env::temp_dir().join(format!("tower-hyper-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let server = Server::bind_unix(&path).unwrap();
+    let handle = server.handle();
+    let serving = tokio::spawn(server.serve(service_fn(app)));
+    let mut client = tokio::net::UnixStream::connect(&path).await.unwrap();
+    client.write_all(GET).await.unwrap();
+    read_response(&mut client, "hello").await;
+    handle.shutdown();
+    serving.await.unwrap().unwrap();
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_closes_idle_connections_and_waits_for_busy_ones() {
+    let (door, server) = in_memory();
+    let (handle, serving) = start(server);
+    let (mut idle, mut silent, mut busy) = (door.connect(), door.connect(), door.connect());
+    idle.write_all(GET).await.unwrap();
+    read_response(&mut idle, "hello").await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(SECOND).await;
+    assert_eq!(handle.connections(), 3);
+
+    let start = Instant::now();
+    handle.shutdown();
+    assert_eq!(read_all(&mut idle).await, "");
+    assert_eq!(read_all(&mut silent).await, "");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(read_all(&mut busy).await.ends_with("slow"));
+    serving.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_done_at_the_end_of_the_drain_is_cut() {
+    let (door, server) = in_memory();
+    let (handle, serving) = start(server.with_drain_timeout(SECOND * 3));
+    let mut client = door.connect();
+    client
+        .write_all(b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(SECOND).await;
+    let start = Instant::now();
+    handle.shutdown();
+    assert_eq!(read_all(&mut client).await, "");
+    serving.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_closes_by_a_deadline() {
+    let (door, server) = in_memory();
+    let (handle, serving) = start(server);
+    let mut client = door.connect();
+    client
+        .write_all(b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(SECOND).await;
+    let closed = handle.close(Deadline::after(SECOND * 2)).await;
+    assert_eq!(closed, Err(NotClosed::CutOff { unfinished: 1 }));
+    serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_began_before_the_drain_is_answered_and_closed() {
+    let (door, server) = in_memory();
+    let (handle, serving) = start(server);
+    let mut client = door.connect();
+    // Not yet clear which protocol it is.
+    client.write_all(b"P").await.unwrap();
+    sleep(SECOND).await;
+    handle.shutdown();
+    sleep(SECOND).await;
+    client
+        .write_all(b"OST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(read_all(&mut client).await.ends_with("hello"));
+    serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_drains_too() {
+    let (door, server) = in_memory();
+    let serving = server.serve_with_shutdown(service_fn(app), sleep(SECOND * 5));
+    let serving = tokio::spawn(serving);
+    let mut client = door.connect();
+    assert_eq!(read_all(&mut client).await, "");
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_server_ends_its_connections() {
+    let (door, server) = in_memory();
+    let (handle, serving) = start(server);
+    let mut client = door.connect();
+    client
+        .write_all(b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(SECOND).await;
+    serving.abort();
+    assert_eq!(read_all(&mut client).await, "");
+    sleep(SECOND).await;
+    assert_eq!(handle.connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_cap_a_connection_waits_until_another_ends() {
+    let (door, server) = in_memory();
+    let (handle, _serving) = start(server.with_max_connections(1));
+    let mut first = door.connect();
+    first.write_all(GET).await.unwrap();
+    read_response(&mut first, "hello").await;
+    let mut second = door.connect();
+    second.write_all(GET).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(handle.connections(), 1);
+    drop(first);
+    read_response(&mut second, "hello").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn out_of_descriptors_the_server_pauses_and_goes_on() {
+    let (door, server) = in_memory();
+    let (_handle, _serving) = start(server);
+    let start = Instant::now();
+    for _ in 0..4 {
+        // EMFILE
+        door.0.send(Err(io::Error::from_raw_os_error(24))).unwrap();
+    }
+    let mut client = door.connect();
+    client.write_all(GET).await.unwrap();
+    read_response(&mut client, "hello").await;
+    assert_eq!(start.elapsed().as_millis(), 10 + 20 + 40 + 80);
+}
