@@ -371,7 +371,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    // Always: else the endpoint's future is handed over through memory.
+    #[inline(always)]
     fn call(&mut self, req: Req) -> Self::Future {
         let called = match self.endpoints.call_picked(req) {
             Ok(response) => Ok(response),

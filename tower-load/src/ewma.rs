@@ -47,7 +47,11 @@ impl Ewma {
         };
         // Threads read the clock before they take their turn, and so may come out of order. Going back
         // would count the same span twice.
-        let updated_at = old.updated_at.max(now);
+        let updated_at = if now > old.updated_at {
+            now
+        } else {
+            old.updated_at
+        };
         Estimate { value, updated_at }
     }
 
