@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
+use tower_deadline::Deadline;
 use tower_layer::Layer;
 use tower_retry::budget::Budget;
 use tower_service::Service;
@@ -132,6 +133,8 @@ impl<P: fmt::Debug> fmt::Debug for HedgeLayer<P> {
 /// The delay is the percentile of the latencies that were seen in the last full period, if there were at least
 /// `min_data_points`; otherwise nothing is hedged. Once the second try is sent the first *success* wins, and
 /// the other try is dropped. A first try that fails before that fails the request at once.
+///
+/// Nothing is sent a second time past the [deadline](tower_deadline::Deadline::current) of the task.
 ///
 /// **Readiness.** That of the inner service, for the first try. The second is made by a clone which, after
 /// the delay, is polled to readiness and so reserves nothing until it is needed.
@@ -347,6 +350,8 @@ where
         let now = Instant::now();
         let delay = lock(&self.history).delay(now);
         let due = delay.and_then(|delay| now.checked_add(delay));
+        // A second try that nobody waits for is no more than load.
+        let due = due.filter(|due| Deadline::current().is_none_or(|by| *due < by.instant()));
         let spare = due.and_then(|due| self.spare(&request).map(|spare| (due, spare)));
         if let Some(budget) = &self.budget {
             budget.deposit();

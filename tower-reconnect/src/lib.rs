@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tower_deadline::enter_unbounded;
 use tower_retry::backoff::{Backoff, MakeBackoff};
 use tower_service::Service;
 use tracing::{debug, trace};
@@ -37,6 +38,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ready, the next one is made at once. If the connection *can't be made* this says ready, and the next
 /// request gets the error; the poll after that starts to connect again, with a
 /// [backoff](Self::with_backoff) when it is time.
+///
+/// **Deadlines.** A connection is made for all requests to come, and so doesn't know of the
+/// [deadline](tower_deadline::Deadline) of the one that waits for it: that one gives up, the attempt goes on.
 ///
 /// **Cancellation.** Dropping it drops the connection, or the attempt to make one. Response futures are the
 /// connection's own.
@@ -234,12 +238,14 @@ where
                 // To `Connecting`.
                 State::Idle => {
                     ready!(self.poll_backoff(cx));
-                    ready!(self.make.poll_ready(cx))?;
+                    let make = &mut self.make;
+                    ready!(enter_unbounded(|| make.poll_ready(cx)))?;
                     trace!("connecting");
-                    self.state = State::Connecting(self.make.call(self.target.clone()));
+                    let target = self.target.clone();
+                    self.state = State::Connecting(enter_unbounded(|| make.call(target)));
                 }
                 // To `Connected` or `Failed`.
-                State::Connecting(future) => match ready!(Pin::new(future).poll(cx)) {
+                State::Connecting(future) => match ready!(connecting(future, cx)) {
                     Ok(service) => {
                         debug!("connected");
                         made = true;
@@ -298,6 +304,15 @@ where
         };
         ResponseFuture { inner }
     }
+}
+
+/// Polls a future that makes a connection. It outlives the request that happens to wait for it, and so knows
+/// nothing of that one's deadline.
+fn connecting<F>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output>
+where
+    F: Future + Unpin,
+{
+    enter_unbounded(|| Pin::new(future).poll(cx))
 }
 
 impl<M, Target> fmt::Debug for Reconnect<M, Target>

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
+use tower_deadline::Deadline;
 use tower_hedge::{Hedge, HedgeLayer, Policy};
 use tower_layer::Layer;
 use tower_retry::budget::TpsBudget;
@@ -67,6 +68,22 @@ mod race {
         assert_pending!(response.poll());
         assert_request_eq!(handle, "hello").send_response("second");
         assert_eq!(assert_ready_ok!(response.poll()), "second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_a_second_time_past_the_deadline() {
+        for (deadline, tries) in [(9, 1), (10, 1), (12, 2)] {
+            let (mut service, mut handle) = spawn();
+            assert_ready_ok!(service.poll_ready());
+            let call = Deadline::after(deadline * MS).enter(|| service.call("hello"));
+            let mut response = task::spawn(call);
+            let _first = assert_request_eq!(handle, "hello");
+            assert_pending!(response.poll());
+            time::advance(50 * MS).await;
+            assert_pending!(response.poll());
+            let second = handle.poll_request();
+            assert_eq!(1 + i32::from(second.is_ready()), tries, "{deadline} ms");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 use std::fmt::Debug;
-use std::future::{Ready, ready};
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
+use tower_deadline::Deadline;
 use tower_reconnect::{NotReady, Reconnect};
 use tower_retry::backoff::{ExponentialBackoffMaker, Jitter};
 use tower_rng::SplitMix64;
@@ -72,6 +74,50 @@ fn it_connects_when_it_is_polled_and_forwards() {
     assert_pending!(response.poll());
     answer(&mut server, "world");
     assert_eq!(assert_ready_ok!(response.poll()), "world");
+}
+
+/// Connects to nobody, and notes the deadlines that it is polled under.
+#[derive(Clone, Default)]
+struct Noting(Arc<std::sync::Mutex<Vec<Option<Deadline>>>>);
+
+impl Noting {
+    fn note(&self) {
+        self.0.lock().unwrap().push(Deadline::current());
+    }
+}
+
+impl Service<u16> for Noting {
+    type Response = Connection;
+    type Error = BoxError;
+    type Future = Self;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.note();
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: u16) -> Self {
+        self.note();
+        self.clone()
+    }
+}
+
+impl Future for Noting {
+    type Output = Result<Connection, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        self.note();
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_connection_is_not_made_by_the_deadline_of_who_waits_for_it() {
+    let maker = Noting::default();
+    let seen = Arc::clone(&maker.0);
+    let mut client = mock::Spawn::new(Reconnect::new(maker, 7));
+    Deadline::after(MS).enter(|| assert_pending!(client.poll_ready::<&'static str>()));
+    assert_eq!(*seen.lock().unwrap(), [None; 3]);
 }
 
 #[test]
