@@ -137,6 +137,44 @@ impl Circuit {
         self.observe(outcome, now, random);
     }
 
+    /// Takes successes that were counted apart, all of them before [`quiet_until`](Self::quiet_until).
+    pub(crate) fn catch_up(&mut self, successes: u64) {
+        if let Phase::Open(Accrual {
+            window: Some(window),
+            ..
+        }) = &mut self.phase
+        {
+            window.add(successes);
+        }
+    }
+
+    /// Until when a success changes nothing but counts. `None` is for ever.
+    ///
+    /// That is until the slice ends that is being filled, if there was no fault since the last success.
+    pub(crate) fn quiet_until(&self, now: Instant) -> Option<Instant> {
+        match &self.phase {
+            Phase::Open(accrual) if accrual.faults_in_a_row > 0 => Some(now),
+            Phase::Open(Accrual {
+                window: Some(window),
+                ..
+            }) => Some(window.end().unwrap_or(now)),
+            Phase::Open(_) | Phase::HeldOpen => None,
+            _ => Some(now),
+        }
+    }
+
+    /// How many have worked, of how many, in the window.
+    #[cfg(all(test, tower_loom))]
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        match &self.phase {
+            Phase::Open(Accrual {
+                window: Some(window),
+                ..
+            }) => (window.total.working, window.total.all),
+            _ => (0, 0),
+        }
+    }
+
     /// Takes what became of the service apart from any request.
     pub(crate) fn observe(&mut self, outcome: Outcome, now: Instant, random: impl FnOnce() -> f64) {
         match (&mut self.phase, outcome) {
@@ -281,6 +319,19 @@ impl Window {
             count.working += u64::from(is_working);
             count.all += 1;
         }
+    }
+
+    /// Counts successes in the newest slice.
+    fn add(&mut self, successes: u64) {
+        for count in [&mut self.counts[self.newest], &mut self.total] {
+            count.working += successes;
+            count.all += successes;
+        }
+    }
+
+    /// When the newest slice ends. None before the first record.
+    fn end(&self) -> Option<Instant> {
+        self.start?.checked_add(self.slice)
     }
 
     fn advance(&mut self, elapsed: Duration, now: Instant) {

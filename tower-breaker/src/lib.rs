@@ -644,7 +644,7 @@ impl Pass {
     fn report(&mut self, outcome: Outcome) {
         if let Some(epoch) = self.epoch.take() {
             let shared = &self.handle.shared;
-            if shared.valve.finish(epoch, outcome, Instant::now()) {
+            if shared.valve.finish(epoch, outcome, Instant::now) {
                 self.handle.announce();
             }
         }

@@ -3,6 +3,11 @@
 //! While the circuit is open every request is admitted, and needs to know nothing but the epoch. So a word
 //! beside the lock tells both. It is written under the lock. Who reads an old word is admitted in an epoch
 //! that has ended, as if it had asked a moment before; what it reports is ignored.
+//!
+//! Nor does a success need more than to be counted, as long as nothing but successes comes and the slice of the
+//! window goes on that is being filled. It is counted beside the lock, too, and whoever takes the lock first takes in
+//! what was counted. A success that is counted at the very moment in which another thread changes the state or
+//! begins a slice may count in the new one: both happened at once.
 
 #[cfg(tower_loom)]
 use loom::sync::{
@@ -26,13 +31,26 @@ use crate::circuit::{Circuit, Outcome, Phase};
 pub(crate) struct Valve {
     /// Twice the epoch, plus one while all are admitted.
     word: AtomicU64,
+    /// Until when a success need only be counted, in nanoseconds since the start.
+    quiet_until: AtomicU64,
+    /// Successes that the circuit hasn't seen yet.
+    successes: AtomicU64,
+    start: Instant,
     circuit: Mutex<(Circuit, SplitMix64)>,
 }
 
+/// For ever: nothing depends on the time.
+const ALWAYS: u64 = u64::MAX;
+
 impl Valve {
     pub(crate) fn new(circuit: Circuit, rng: SplitMix64) -> Self {
+        let start = Instant::now();
+        let quiet_until = nanos(circuit.quiet_until(start), start);
         Self {
             word: AtomicU64::new(word(&circuit)),
+            quiet_until: AtomicU64::new(quiet_until),
+            successes: AtomicU64::new(0),
+            start,
             circuit: Mutex::new((circuit, rng)),
         }
     }
@@ -59,11 +77,39 @@ impl Valve {
         }
     }
 
-    pub(crate) fn finish(&self, epoch: u64, outcome: Outcome, now: Instant) -> bool {
+    /// Takes the outcome of a request that was admitted in `epoch`. Says whether it has changed the state.
+    #[inline]
+    pub(crate) fn finish(
+        &self,
+        epoch: u64,
+        outcome: Outcome,
+        now: impl FnOnce() -> Instant,
+    ) -> bool {
+        if outcome == Outcome::Working && self.open_epoch() == Some(epoch) {
+            let quiet_until = self.quiet_until.load(Ordering::Relaxed);
+            if quiet_until == ALWAYS {
+                return false;
+            }
+            let now = now();
+            if nanos(Some(now), self.start) < quiet_until {
+                self.successes.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+            return self.finish_locked(epoch, outcome, now);
+        }
+        self.finish_locked(epoch, outcome, now())
+    }
+
+    #[cold]
+    fn finish_locked(&self, epoch: u64, outcome: Outcome, now: Instant) -> bool {
         let finish = |circuit: &mut Circuit, rng: &mut SplitMix64| {
             circuit.finish(epoch, outcome, now, || rng.next_f64());
+            self.quiet_until.store(
+                nanos(circuit.quiet_until(now), self.start),
+                Ordering::Relaxed,
+            );
         };
-        self.change(finish).1
+        self.update(finish).1
     }
 
     /// Does `change`, and says whether it has changed the state.
@@ -71,10 +117,19 @@ impl Valve {
         &self,
         change: impl FnOnce(&mut Circuit, &mut SplitMix64) -> T,
     ) -> (T, bool) {
+        self.update(|circuit, rng| {
+            // The next success looks for itself.
+            self.quiet_until.store(0, Ordering::Relaxed);
+            change(circuit, rng)
+        })
+    }
+
+    fn update<T>(&self, update: impl FnOnce(&mut Circuit, &mut SplitMix64) -> T) -> (T, bool) {
         let mut guard = self.lock();
         let (circuit, rng) = &mut *guard;
+        circuit.catch_up(self.successes.swap(0, Ordering::Relaxed));
         let epoch = circuit.epoch();
-        let out = change(circuit, rng);
+        let out = update(circuit, rng);
         let is_changed = circuit.epoch() != epoch;
         if is_changed {
             self.word.store(word(circuit), Ordering::Relaxed);
@@ -97,6 +152,15 @@ impl Valve {
         // No code of a user runs under it.
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Since the start; 584 years reach for ever.
+#[inline]
+fn nanos(at: Option<Instant>, start: Instant) -> u64 {
+    at.map_or(ALWAYS, |at| {
+        let since = at.saturating_duration_since(start);
+        since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
+    })
 }
 
 fn word(circuit: &Circuit) -> u64 {
@@ -126,7 +190,7 @@ mod tests {
             let now = Instant::now();
             let valve = valve(1);
             let fail = move |valve: &Valve| match valve.admit(|| now).0 {
-                Ok(epoch) => valve.finish(epoch, Outcome::Fault(None), now),
+                Ok(epoch) => valve.finish(epoch, Outcome::Fault(None), || now),
                 Err(_) => false,
             };
             let other = Arc::clone(&valve);
@@ -139,20 +203,42 @@ mod tests {
     }
 
     #[test]
+    fn loom_no_success_is_lost_or_counted_twice() {
+        loom::model(|| {
+            let now = Instant::now();
+            let settings = Settings::default()
+                .without_faults_in_a_row()
+                .with_success_rate(0.5, Duration::from_secs(10), 100);
+            let valve = Arc::new(Valve::new(Circuit::new(settings), SplitMix64::new(1)));
+            let epoch = valve.admit(|| now).0.unwrap();
+            let work = move |valve: &Valve| valve.finish(epoch, Outcome::Working, || now);
+            // The first begins the window.
+            work(&valve);
+            let other = Arc::clone(&valve);
+            let thread = thread::spawn(move || work(&other));
+            work(&valve);
+            valve.finish(epoch, Outcome::Fault(None), || now);
+            thread.join().unwrap();
+            let (counted, _) = valve.change(|circuit, _| circuit.counted());
+            assert_eq!(counted, (3, 4));
+        });
+    }
+
+    #[test]
     fn loom_one_trial_is_admitted_and_its_success_opens_it_for_all() {
         loom::model(|| {
             let now = Instant::now();
             let later = now + Duration::from_secs(2);
             let valve = valve(1);
             let epoch = valve.admit(|| now).0.unwrap();
-            valve.finish(epoch, Outcome::Fault(None), now);
+            valve.finish(epoch, Outcome::Fault(None), || now);
             let other = Arc::clone(&valve);
             let thread = thread::spawn(move || other.admit(|| later).0.ok());
             let admitted = [valve.admit(|| later).0.ok(), thread.join().unwrap()];
             let mut admitted = admitted.into_iter().flatten();
             let trial = admitted.next().unwrap();
             assert_eq!(admitted.next(), None);
-            assert!(valve.finish(trial, Outcome::Working, later));
+            assert!(valve.finish(trial, Outcome::Working, || later));
             assert!(valve.admit(|| later).0.is_ok());
         });
     }

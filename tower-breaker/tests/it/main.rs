@@ -239,3 +239,45 @@ async fn an_error_of_readiness_is_a_fault() {
     assert_ready_err!(service.poll_ready());
     assert_eq!(handle.state(), State::Shut);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_success_ends_a_row_of_faults_whatever_began_it() {
+    let settings = Settings::default()
+        .with_faults_in_a_row(2)
+        .without_success_rate();
+    let (mut service, mut server, handle) = spawn(settings);
+    for _ in 0..3 {
+        work(&mut service, &mut server).await;
+        server.send_error("not now");
+        assert!(service.poll_ready().is_ready());
+        server.allow(1_000);
+    }
+    assert_eq!(handle.state(), State::Open);
+}
+
+async fn work(service: &mut mock::Spawn<Breaker<Mock>>, server: &mut Server) {
+    assert_ready_ok!(service.poll_ready());
+    let mut response = task::spawn(service.call("works"));
+    assert_request_eq!(server, "works").send_response(200);
+    assert_ready_ok!(response.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn successes_count_against_later_faults_whenever_they_came() {
+    let settings = Settings::default()
+        .without_faults_in_a_row()
+        .with_success_rate(0.5, 10 * SECOND, 5);
+    let (mut service, mut server, handle) = spawn(settings);
+    // Fewer than half of 21 have failed, then fewer than half of those that aren't too old have worked.
+    for _ in 0..11 {
+        work(&mut service, &mut server).await;
+        advance(SECOND / 10).await;
+    }
+    for _ in 0..10 {
+        fail(&mut service, &mut server).await;
+    }
+    assert_eq!(handle.state(), State::Open);
+    advance(9 * SECOND).await;
+    fail(&mut service, &mut server).await;
+    assert_eq!(handle.state(), State::Shut);
+}
