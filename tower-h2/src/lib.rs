@@ -12,6 +12,7 @@
 mod bdp;
 pub mod client;
 mod clockwork;
+pub mod connect;
 mod exchange;
 mod failure;
 mod fields;
@@ -20,6 +21,8 @@ mod pace;
 mod recv_body;
 mod send_body;
 pub mod server;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod upkeep;
 mod wiretap;
 

@@ -5,4 +5,5 @@ mod conformance;
 mod limits;
 mod server;
 mod support;
+mod transport;
 mod wire;
