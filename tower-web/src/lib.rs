@@ -8,6 +8,8 @@ mod captures;
 #[cfg(feature = "cookies")]
 pub mod cookies;
 pub mod extract;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "forms")]
 pub mod forms;
 pub mod handler;

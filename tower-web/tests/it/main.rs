@@ -5,3 +5,5 @@ mod mistakes;
 mod routes;
 #[cfg(feature = "websocket")]
 mod websocket;
+#[cfg(feature = "files")]
+mod files;
