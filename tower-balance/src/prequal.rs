@@ -26,6 +26,10 @@ mod quantile;
 /// were asked lately. A request goes to the server with the least latency among those that aren't hot, or, if
 /// all are, to the one with the fewest requests in flight.
 ///
+/// Two things are not in the paper. Latencies that differ by less than a quarter count as one, and the requests in
+/// flight decide: a hundred clients that all take the least estimate take the same server. And an answer that is older
+/// than the mean latency is used only if there is no younger one from a server that isn't hot.
+///
 /// It is for many clients in front of many servers, whose speed differs or changes as others work on the same
 /// machines: the slow ones get what they can bear, and so the average load may go up to what the fleet can
 /// bear. For a few clients, or servers that are all alike, [`PowerOfTwo`](crate::picker::PowerOfTwo) does as

@@ -37,15 +37,16 @@ pub struct LoadReport {
 /// Clones measure together, so that one [`Meter`] stands for all connections of a server. A request is in
 /// flight from [`start`](Self::start) until its [`Ticket`] is dropped; [`Metered`] does both for a service.
 ///
-/// The latency that is reported is the median of recent ones of requests which found, when they arrived, as
-/// many others in flight as there are now. If there were none lately, those with the nearest number stand
-/// in. So the estimate answers at once to a change of load, before any request has felt it. A sample counts
-/// for ten seconds, unless there are none younger.
+/// The latency that is reported is the mean of recent ones of requests which found, when they arrived, as many
+/// others in flight as there are now. If there were none in the last ten seconds, those with the nearest number
+/// stand in. So the estimate answers at once to a change of load, before any request has felt it. (The paper has a
+/// median of fewer; a client that compares many servers finds the one with the luckiest estimate, so that a steady
+/// one is worth more than one that shrugs off what is rare.)
 ///
 /// # What it costs
 ///
 /// For each request two atomic operations, two clock reads and a short lock; a report is a clock read and a
-/// short lock. 8 KB for each meter.
+/// short lock. 2 KB for each meter.
 ///
 /// # Example
 ///

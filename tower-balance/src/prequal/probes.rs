@@ -30,6 +30,13 @@ pub(super) struct Rules {
 /// With fewer than this there is no choice, and so no use of them.
 const LEAST: usize = 2;
 
+/// By how much latencies may differ that count as one.
+///
+/// They are estimates from some dozens of requests. Were the least always taken, all clients would take the server
+/// that the noise favours, and learn too late that they all did. In the laboratory's fleet, at 0.9 of the allocation,
+/// that costs a fifth of the 99th percentile.
+const ALIKE: f64 = 1.25;
+
 /// How often a probe may be used where the rules set no bound: until it is too old.
 const ENDLESS: u32 = u32::MAX;
 
@@ -123,7 +130,10 @@ impl Probes {
             return None;
         }
         let threshold = self.in_flight.value();
-        let best = (0..self.kept.len()).min_by_key(|&index| self.kept[index].rank(threshold))?;
+        let best = self
+            .best_cold(self.first_fresh(now), threshold)
+            .or_else(|| self.best_cold(0, threshold))
+            .or_else(|| self.coolest())?;
         let probe = &mut self.kept[best];
         let id = probe.id;
         // What is sent there now is not in what it reported.
@@ -148,6 +158,38 @@ impl Probes {
         let probes = self.probes_owed as usize;
         self.probes_owed -= probes as f64;
         probes
+    }
+
+    /// Where the probes begin that are younger than servers take to answer, in the mean.
+    ///
+    /// After that time most of the requests that were in flight have ended, and an older probe tells no more than
+    /// which server is fast. In the laboratory's fleet, at 1.27 of the allocation, that is worth a tenth of the 99th
+    /// percentile.
+    fn first_fresh(&self, now: Instant) -> usize {
+        let total: Duration = self.kept.iter().map(|probe| probe.latency).sum();
+        let fresh = total / self.kept.len().max(1) as u32;
+        self.kept
+            .partition_point(|probe| now.saturating_duration_since(probe.received_at) > fresh)
+    }
+
+    /// Of the probes from `first` on that are cold and about as fast as the fastest of them, the one with the
+    /// fewest requests in flight, and of those the youngest.
+    fn best_cold(&self, first: usize, threshold: u32) -> Option<usize> {
+        let cold = || {
+            let probes = self.kept.iter().enumerate().skip(first).rev();
+            probes.filter(|(_, probe)| probe.in_flight <= threshold)
+        };
+        let fastest = cold().map(|(_, probe)| probe.latency).min()?;
+        let alike = fastest.mul_f64(ALIKE);
+        let best = cold()
+            .filter(|(_, probe)| probe.latency <= alike)
+            .min_by_key(|(_, probe)| probe.in_flight)?;
+        Some(best.0)
+    }
+
+    /// Where all are hot: the one with the fewest requests in flight.
+    fn coolest(&self) -> Option<usize> {
+        (0..self.kept.len()).min_by_key(|&index| self.kept[index].in_flight)
     }
 
     fn remove_one(&mut self) {
@@ -178,7 +220,7 @@ impl Probes {
     }
 }
 
-/// How good a choice is, the least being best: hot-cold lexicographic.
+/// How good a choice is, the least being best. The worst is removed.
 ///
 /// Any cold server is better than any hot one. Among the cold the latency counts, among the hot the requests in
 /// flight.

@@ -4,103 +4,83 @@
 
 use std::time::Duration;
 
-/// How many latencies are kept of requests that found the same number in flight.
-const KEPT: usize = 8;
-
-/// Up to here each number in flight has a bucket of its own; beyond, four share each doubling.
+/// Up to here each number in flight has a mean of its own; beyond, four share each doubling.
 const EXACT: u32 = 32;
 
 /// Enough for numbers up to 8191; greater ones share the last.
 const BUCKETS: usize = EXACT as usize + 8 * 4;
 
-/// For how long a latency is preferred to one that was seen at a nearer number in flight.
+/// A mean that nothing was added to for this long yields to one at a less near number in flight.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// The time constant by which what was seen loses weight.
+const DECAY: Duration = Duration::from_secs(5);
+
+/// The weight of all that was seen together, in latencies, at most: so many requests after a server has changed
+/// two thirds of the mean are new.
+const MOST: f64 = 64.0;
 
 #[derive(Debug)]
 pub(super) struct Estimator {
-    buckets: Box<[Bucket; BUCKETS]>,
+    means: Box<[Mean; BUCKETS]>,
 }
 
-/// The last latencies, oldest overwritten first.
+/// A mean of latencies, the later ones weighing more.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    samples: [Sample; KEPT],
-    /// How many were ever written.
-    written: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    latency: Duration,
-    at: Duration,
+struct Mean {
+    /// In nanoseconds.
+    value: f64,
+    /// As of `updated_at`, in latencies. None was seen where it is zero.
+    weight: f64,
+    updated_at: Duration,
 }
 
 impl Estimator {
     pub(super) fn new() -> Self {
         Self {
-            buckets: Box::new([Bucket::default(); BUCKETS]),
+            means: Box::new([Mean::default(); BUCKETS]),
         }
     }
 
     /// Takes in that a request which found `found` others in flight took `latency`, and ended at `now`.
     pub(super) fn observe(&mut self, found: u32, latency: Duration, now: Duration) {
-        let bucket = &mut self.buckets[index(found)];
-        bucket.samples[bucket.written % KEPT] = Sample { latency, at: now };
-        bucket.written += 1;
+        self.means[index(found)].add(latency, now);
     }
 
     /// Says how long a request would take that finds `found` others in flight.
     pub(super) fn estimate(&self, found: u32, now: Duration) -> Option<Duration> {
         let center = index(found);
-        let fresh = |bucket: &&Bucket| bucket.is_fresh(now);
-        self.nearest(center, fresh)
-            .or_else(|| self.nearest(center, |bucket| bucket.written > 0))?
-            .median(now)
+        let seen = |mean: &&Mean| mean.weight > 0.0;
+        let fresh = |mean: &&Mean| seen(mean) && now.saturating_sub(mean.updated_at) <= FRESH;
+        let nearest = self
+            .nearest(center, fresh)
+            .or_else(|| self.nearest(center, seen))?;
+        Some(Duration::from_nanos(nearest.value as u64))
     }
 
-    /// Of the buckets that fit, the one next to `center`; of two at the same distance the lower.
-    fn nearest(&self, center: usize, fits: impl Fn(&&Bucket) -> bool) -> Option<&Bucket> {
+    /// Of those that fit, the one next to `center`; of two at the same distance the lower.
+    fn nearest(&self, center: usize, fits: impl Fn(&&Mean) -> bool) -> Option<&Mean> {
         (0..BUCKETS).find_map(|distance| {
             let lower = center.checked_sub(distance);
             let upper = center + distance;
             lower
-                .and_then(|index| self.buckets.get(index).filter(&fits))
-                .or_else(|| self.buckets.get(upper).filter(&fits))
+                .and_then(|index| self.means.get(index).filter(&fits))
+                .or_else(|| self.means.get(upper).filter(&fits))
         })
     }
 }
 
-impl Bucket {
-    fn is_fresh(&self, now: Duration) -> bool {
-        // The last one written is the youngest.
-        self.written > 0 && self.samples[(self.written - 1) % KEPT].is_fresh(now)
-    }
-
-    /// The median of the fresh ones, or of all if none is fresh. The upper one of an even number.
-    fn median(&self, now: Duration) -> Option<Duration> {
-        let samples = &self.samples[..self.written.min(KEPT)];
-        let any_fresh = self.is_fresh(now);
-        let mut latencies = [Duration::ZERO; KEPT];
-        let mut len = 0;
-        for sample in samples {
-            if sample.is_fresh(now) || !any_fresh {
-                latencies[len] = sample.latency;
-                len += 1;
-            }
-        }
-        let latencies = &mut latencies[..len];
-        latencies.sort_unstable();
-        latencies.get(len / 2).copied()
+impl Mean {
+    fn add(&mut self, latency: Duration, now: Duration) {
+        let age = now.saturating_sub(self.updated_at);
+        let kept = (-age.as_secs_f64() / DECAY.as_secs_f64()).exp();
+        self.weight = (self.weight * kept).min(MOST - 1.0) + 1.0;
+        self.value += (latency.as_nanos() as f64 - self.value) / self.weight;
+        self.updated_at = self.updated_at.max(now);
     }
 }
 
-impl Sample {
-    fn is_fresh(&self, now: Duration) -> bool {
-        now.saturating_sub(self.at) <= FRESH
-    }
-}
-
-/// Says which bucket a number in flight belongs to.
+/// Says which mean a number in flight belongs to.
 fn index(found: u32) -> usize {
     if found < EXACT {
         return found as usize;
@@ -126,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_is_the_median_at_the_same_number_in_flight() {
+    fn the_estimate_is_the_mean_at_the_same_number_in_flight() {
         let mut estimator = Estimator::new();
         for latency in [10, 90, 20] {
             estimator.observe(4, ms(latency), ms(100));
         }
         estimator.observe(5, ms(500), ms(100));
-        assert_eq!(estimator.estimate(4, ms(100)), Some(ms(20)));
+        assert_eq!(estimator.estimate(4, ms(100)), Some(ms(40)));
         assert_eq!(estimator.estimate(5, ms(100)), Some(ms(500)));
     }
 
@@ -157,32 +137,39 @@ mod tests {
         assert_eq!(estimator.estimate(2, ms(60_000)), Some(ms(20)));
         estimator.observe(30, ms(300), ms(60_000));
         assert_eq!(estimator.estimate(2, ms(60_000)), Some(ms(300)));
-        // In one bucket, too.
-        estimator.observe(2, ms(40), ms(60_000));
-        assert_eq!(estimator.estimate(2, ms(60_000)), Some(ms(40)));
     }
 
     #[test]
-    fn only_the_last_eight_count() {
+    fn a_server_that_has_changed_is_seen_to_within_some_dozens_of_requests() {
         let mut estimator = Estimator::new();
-        for _ in 0..20 {
-            estimator.observe(1, ms(1000), ms(0));
+        for _ in 0..10_000 {
+            estimator.observe(1, ms(100), ms(0));
         }
-        for _ in 0..8 {
+        for _ in 0..128 {
             estimator.observe(1, ms(1), ms(1));
         }
-        assert_eq!(estimator.estimate(1, ms(1)), Some(ms(1)));
+        assert!(estimator.estimate(1, ms(1)) < Some(ms(15)));
+    }
+
+    #[test]
+    fn what_was_seen_long_ago_hardly_counts() {
+        let mut estimator = Estimator::new();
+        for _ in 0..50 {
+            estimator.observe(1, ms(100), ms(0));
+        }
+        estimator.observe(1, ms(1), ms(60_000));
+        assert!(estimator.estimate(1, ms(60_000)) < Some(ms(2)));
     }
 
     proptest! {
         #[test]
-        fn buckets_are_in_order_and_in_range(a: u32, b: u32) {
+        fn means_are_in_order_and_in_range(a: u32, b: u32) {
             let (low, high) = (a.min(b), a.max(b));
             prop_assert!(index(low) <= index(high));
             prop_assert!(index(high) < BUCKETS);
         }
 
-        /// The oracle looks through all that was observed.
+        /// The oracle looks through all that was observed: few enough that no weight reaches its bound.
         #[test]
         fn the_estimate_is_the_oracles(
             observed in prop::collection::vec((0..40_u32, 1..1000_u64, 0..4_000_u64), 1..60),
@@ -193,23 +180,23 @@ mod tests {
             for (number, latency, later) in observed {
                 now += later;
                 estimator.observe(number, ms(latency), ms(now));
-                all.push((number, latency, now));
+                all.push((index(number), latency, now));
             }
-            let fresh = |at: u64| ms(now - at) <= FRESH;
-            // The last eight of each bucket, those that are fresh.
-            let of_bucket = |bucket: usize| -> Vec<u64> {
-                let last = all.iter().rev().filter(|(number, ..)| index(*number) == bucket).take(KEPT);
-                let mut latencies: Vec<_> =
-                    last.filter(|(_, _, at)| fresh(*at)).map(|&(_, latency, _)| latency).collect();
-                latencies.sort_unstable();
-                latencies
-            };
-            let nearest = (0..BUCKETS)
-                .filter(|&bucket| !of_bucket(bucket).is_empty())
-                .min_by_key(|&bucket| (bucket.abs_diff(index(found)), bucket))
-                .map(of_bucket);
-            let expected = nearest.map(|latencies| ms(latencies[latencies.len() / 2]));
-            prop_assert_eq!(estimator.estimate(found, ms(now)), expected);
+            // Something was observed last, and is fresh.
+            let nearest = all
+                .iter()
+                .filter(|&&(bucket, ..)| all.iter().any(|&(b, _, at)| b == bucket && now - at <= 10_000))
+                .map(|&(bucket, ..)| bucket)
+                .min_by_key(|&bucket| (bucket.abs_diff(index(found)), bucket));
+            let of_nearest = all.iter().filter(|&&(bucket, ..)| Some(bucket) == nearest);
+            let weighted = of_nearest.map(|&(_, latency, at)| {
+                let weight = (-((now - at) as f64) / 5_000.0).exp();
+                (weight, weight * latency as f64)
+            });
+            let (weight, sum) = weighted.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+            let estimate = estimator.estimate(found, ms(now)).map(|latency| latency.as_secs_f64() * 1e3);
+            let estimate = estimate.unwrap_or_default();
+            prop_assert!((estimate - sum / weight).abs() < 0.001, "{estimate} {}", sum / weight);
         }
     }
 }

@@ -48,8 +48,28 @@ fn fewer_than_two_probes_are_no_choice() {
 fn the_fastest_of_the_cold_is_chosen_though_a_hot_one_is_faster() {
     let now = Instant::now();
     // The median in flight is 2.
-    let mut probes = probes(RULES, &[(9, 1), (2, 30), (1, 20), (2, 25), (8, 5)], now);
+    let mut probes = probes(RULES, &[(9, 1), (2, 30), (1, 20), (2, 26), (8, 5)], now);
     assert_eq!(probes.choose(now), Some(id(2)));
+}
+
+#[test]
+fn of_those_about_as_fast_the_one_with_the_fewest_in_flight_is_chosen_then_the_youngest() {
+    let now = Instant::now();
+    let reports = [(1, 20), (1, 25), (0, 26), (1, 22), (5, 1), (5, 1)];
+    assert_eq!(probes(RULES, &reports, now).choose(now), Some(id(3)));
+}
+
+#[test]
+fn one_that_is_fresh_is_chosen_before_a_better_one_that_is_not() {
+    let start = Instant::now();
+    let mut probes = probes(RULES, &[(0, 40), (2, 40)], start);
+    let later = start + Duration::from_millis(51);
+    probes.add(id(9), report(2, 40), 9, later);
+    probes.add(id(10), report(2, 40), 9, later);
+    assert_eq!(probes.choose(later), Some(id(10)));
+    // Those that are fresh have become hot by the requests that they were sent.
+    assert_eq!(probes.choose(later), Some(id(9)));
+    assert_eq!(probes.choose(later), Some(id(0)));
 }
 
 #[test]
@@ -225,14 +245,19 @@ impl Oracle {
         if self.kept.len() < 2 {
             return None;
         }
-        let cold = self
-            .kept
-            .iter()
-            .filter(|probe| !self.is_hot(probe.1))
-            .min_by_key(|probe| probe.2);
-        let best = cold
-            .or_else(|| self.kept.iter().min_by_key(|probe| probe.1))?
-            .0;
+        let total: u64 = self.kept.iter().map(|probe| probe.2).sum();
+        let fresh =
+            |probe: &&(u64, u32, u64, u64, u32)| (now - probe.3) * self.kept.len() as u64 <= total;
+        let cold = self.kept.iter().filter(|probe| !self.is_hot(probe.1));
+        let mut candidates: Vec<_> = cold.clone().filter(fresh).collect();
+        if candidates.is_empty() {
+            candidates = cold.collect();
+        }
+        let fastest = candidates.iter().map(|probe| probe.2).min().unwrap_or(0);
+        candidates.retain(|probe| 4 * probe.2 <= 5 * fastest);
+        let cold = candidates.iter().rev().min_by_key(|probe| probe.1);
+        let hot = self.kept.iter().min_by_key(|probe| probe.1);
+        let best = cold.map_or(hot, |probe| Some(*probe))?.0;
         for probe in &mut self.kept {
             if probe.0 == best {
                 probe.1 += 1;
