@@ -17,6 +17,8 @@ pub mod handler;
 pub mod headers;
 pub mod json;
 mod layered;
+#[cfg(feature = "multipart")]
+pub mod multipart;
 mod pattern;
 pub mod problem;
 pub mod respond;

@@ -7,3 +7,5 @@ mod routes;
 mod websocket;
 #[cfg(feature = "files")]
 mod files;
+#[cfg(feature = "multipart")]
+mod multipart;
