@@ -47,6 +47,12 @@ enum Kind {
     TooLarge {
         limit: u64,
     },
+    /// As it comes from the server.
+    #[cfg(feature = "server")]
+    Incoming {
+        inner: tower_hyper::Incoming,
+        bound: Bound,
+    },
     Boxed {
         inner: Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>,
         bound: Bound,
@@ -142,6 +148,13 @@ impl Body {
         B::Error: Into<BoxError>,
     {
         let mut body = Some(body);
+        // What the type says is known when this is compiled.
+        #[cfg(feature = "server")]
+        if let Some(incoming) =
+            (&mut body as &mut dyn Any).downcast_mut::<Option<tower_hyper::Incoming>>()
+        {
+            return incoming.take().map_or_else(Self::empty, Self::incoming);
+        }
         // A body that went through a layer untouched needs no second box.
         if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
             return own.take().unwrap_or_default();
@@ -154,6 +167,25 @@ impl Body {
                 },
             },
             None => Self::empty(),
+        }
+    }
+
+    #[cfg(feature = "server")]
+    fn incoming(inner: tower_hyper::Incoming) -> Self {
+        Self {
+            kind: Kind::Incoming {
+                inner,
+                bound: Bound::NONE,
+            },
+        }
+    }
+
+    /// Facts about the connection that a request's body comes by; none for any other body.
+    #[cfg(feature = "server")]
+    pub fn connect_info(&self) -> Option<&tower_hyper::ConnectInfo> {
+        match &self.kind {
+            Kind::Incoming { inner, .. } => inner.connect_info(),
+            _ => None,
         }
     }
 
@@ -181,6 +213,11 @@ impl Body {
             };
         }
         let kind = match self.kind {
+            #[cfg(feature = "server")]
+            Kind::Incoming { inner, .. } => Kind::Incoming {
+                inner,
+                bound: Bound { limit, left: limit },
+            },
             Kind::Boxed { inner, .. } => Kind::Boxed {
                 inner,
                 bound: Bound { limit, left: limit },
@@ -251,6 +288,8 @@ impl fmt::Debug for Body {
             Kind::Empty => f.write_str("Body::Empty"),
             Kind::Full(bytes) => write!(f, "Body::Full({} bytes)", bytes.len()),
             Kind::TooLarge { limit } => write!(f, "Body::TooLarge(over {limit} bytes)"),
+            #[cfg(feature = "server")]
+            Kind::Incoming { inner, .. } => inner.fmt(f),
             Kind::Boxed { .. } => f.write_str("Body::Stream"),
         }
     }
@@ -276,10 +315,21 @@ impl http_body::Body for Body {
                 self.kind = Kind::Empty;
                 return Poll::Ready(Some(Err(BodyError::TooLarge { limit })));
             }
-            Kind::Boxed { inner, bound } => (ready!(inner.as_mut().poll_frame(cx)), bound),
+            #[cfg(feature = "server")]
+            Kind::Incoming { inner, bound } => {
+                let frame = ready!(Pin::new(inner).poll_frame(cx));
+                (
+                    frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))),
+                    bound,
+                )
+            }
+            Kind::Boxed { inner, bound } => {
+                let frame = ready!(inner.as_mut().poll_frame(cx));
+                (frame.map(|frame| frame.map_err(BodyError::new)), bound)
+            }
         };
         let frame = frame.map(|frame| {
-            let frame = frame.map_err(BodyError::new)?;
+            let frame = frame?;
             bound.take(&frame)?;
             Ok(frame)
         });
@@ -295,6 +345,8 @@ impl http_body::Body for Body {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::TooLarge { .. } => false,
+            #[cfg(feature = "server")]
+            Kind::Incoming { inner, .. } => inner.is_end_stream(),
             Kind::Boxed { inner, .. } => inner.is_end_stream(),
         }
     }
@@ -304,6 +356,8 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::TooLarge { .. } => SizeHint::new(),
+            #[cfg(feature = "server")]
+            Kind::Incoming { inner, .. } => inner.size_hint(),
             Kind::Boxed { inner, .. } => inner.size_hint(),
         }
     }

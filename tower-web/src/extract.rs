@@ -203,6 +203,7 @@ mod sealed {
 #[derive(Debug, Default)]
 pub struct Requirements {
     extensions: Vec<(TypeId, &'static str)>,
+    connect_info: bool,
 }
 
 impl Requirements {
@@ -212,6 +213,17 @@ impl Requirements {
         if !self.extensions.contains(&needed) {
             self.extensions.push(needed);
         }
+    }
+
+    /// The server must put its facts about the connection into the extensions of each request for this route, as
+    /// `ConnectInfo`.
+    pub fn connect_info(&mut self) {
+        self.connect_info = true;
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn wants_connect_info(&self) -> bool {
+        self.connect_info
     }
 
     pub(crate) fn extensions(&self) -> &[(TypeId, &'static str)] {

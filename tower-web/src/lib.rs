@@ -23,6 +23,8 @@ mod pattern;
 pub mod problem;
 pub mod respond;
 mod routing;
+#[cfg(feature = "server")]
+mod serving;
 mod shutdown;
 #[cfg(feature = "sse")]
 pub mod sse;
@@ -42,7 +44,13 @@ pub use layered::{Next, NextFuture};
 pub use problem::{Problem, Rejection};
 pub use respond::{IntoResponse, Response};
 pub use routing::TrailingSlash;
+#[cfg(feature = "server")]
+pub use serving::block_on;
 pub use shutdown::Shutdown;
+#[cfg(feature = "server")]
+pub use tower_hyper::{ConnectInfo, Server};
+#[cfg(feature = "server")]
+pub use tower_web_macros::main;
 pub use tower_web_macros::{
     any, body_limit, delete, fallback, get, head, layer, options, patch, post, put, resource,
 };
@@ -59,6 +67,8 @@ pub type Result<T = (), E = BoxError> = std::result::Result<T, E>;
 /// use tower_web::prelude::*;
 /// ```
 pub mod prelude {
+    #[cfg(feature = "server")]
+    pub use crate::ConnectInfo;
     pub use crate::extract::{Extension, Extract, Request};
     pub use crate::respond::{Created, Html, IntoResponse, NoContent, Redirect, Response};
     pub use crate::{App, Body, Json, Problem, Shutdown, StatusCode};

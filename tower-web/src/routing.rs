@@ -36,6 +36,9 @@ pub(crate) struct RouteInfo {
     pattern: String,
     capture_names: Vec<String>,
     body_limit: u64,
+    /// Whether an argument is about the connection. Few are, and an extension costs three allocations.
+    #[cfg(feature = "server")]
+    wants_connect_info: bool,
     shutdown: ShutdownSource,
 }
 
@@ -178,6 +181,8 @@ impl Router {
                 pattern: draft.path,
                 capture_names: pattern.names().to_vec(),
                 body_limit: draft.body_limit.unwrap_or(settings.body_limit),
+                #[cfg(feature = "server")]
+                wants_connect_info: draft.requirements.wants_connect_info(),
                 shutdown: settings.shutdown.clone(),
             }),
             place: draft.place,
@@ -328,12 +333,28 @@ impl Methods {
 }
 
 impl Target {
+    #[cfg(feature = "server")]
+    fn with_connect_info(
+        &self,
+        mut parts: http::request::Parts,
+        body: &Body,
+    ) -> http::request::Parts {
+        if self.info.wants_connect_info {
+            if let Some(info) = body.connect_info() {
+                parts.extensions.insert(info.clone());
+            }
+        }
+        parts
+    }
+
     fn call(
         &self,
         parts: http::request::Parts,
         body: Body,
         captures: Captures,
     ) -> BoxFuture<Response> {
+        #[cfg(feature = "server")]
+        let parts = self.with_connect_info(parts, &body);
         let route = Route {
             info: Some(Arc::clone(&self.info)),
             captures,
