@@ -35,6 +35,9 @@ const INITIAL_STREAMS: usize = 100;
 const IDLE_FRAMES: u32 = 10_000;
 const RESETS: u32 = 10_000;
 
+/// How long a frame may be: large messages then take few of them, and few writes.
+const FRAME: u32 = 64 * 1024;
+
 /// How much of a body, and of all of them, may be unread, where nobody says otherwise.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -69,6 +72,7 @@ impl Builder {
         let mut h2 = h2::client::Builder::new();
         h2.enable_push(false)
             .initial_max_send_streams(INITIAL_STREAMS)
+            .max_frame_size(FRAME)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(16 * 1024);
@@ -156,7 +160,7 @@ impl Builder {
         self
     }
 
-    /// How long a frame may be, from 16 KiB, the default, to 16 MiB − 1.
+    /// How long a frame may be, from 16 KiB to 16 MiB − 1; 64 KiB by default.
     #[must_use]
     pub fn with_max_frame_size(mut self, bytes: u32) -> Self {
         self.h2

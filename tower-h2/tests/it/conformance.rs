@@ -111,8 +111,8 @@ fn only(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn frames() -> Vec<Case> {
-    let large = vec![0; 16_384];
-    let too_large = vec![0; 16_385];
+    let large = vec![0; 65_536];
+    let too_large = vec![0; 65_537];
     let half = frame(HEADERS, END_STREAM, 1, &post(&[]));
     vec![
         case("4.1 unknown types", &[frame(0xff, 0, 0, &[0; 8])], Nothing),

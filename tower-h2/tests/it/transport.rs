@@ -1,14 +1,12 @@
 //! From end to end over sockets: TCP, Unix, and TLS.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use tokio::net::TcpListener;
 use tower_h2::client::{self, Connect, Connection};
 use tower_h2::connect::Tcp;
-use tower_h2::{ErrorKind, RecvBody, server};
+use tower_h2::{ErrorKind, server};
 use tower_service::Service;
 use tower_util::{ServiceExt, service_fn};
 
@@ -94,7 +92,11 @@ async fn unix_sockets_carry_it_as_well() {
 
 #[cfg(feature = "tls")]
 mod tls {
+    use std::convert::Infallible;
+
+    use http::Response;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use tower_h2::RecvBody;
     use tower_h2::tls::{Acceptor, Identity, Tls, client_config, server_config};
 
     use super::*;
