@@ -1,0 +1,304 @@
+//! The responses of a server.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, StatusCode, header};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_deadline::Deadline;
+
+use super::late;
+use crate::codec::Decode;
+use crate::compression::{Announced, EncodingSet, GRPC_ENCODING};
+use crate::expiry::{Expiry, expired};
+use crate::inbound::Inbound;
+use crate::status::GRPC_STATUS;
+use crate::streaming::Source;
+use crate::{BoxError, Code, Metadata, Response, Status};
+
+pin_project! {
+    /// A response whose head is in order.
+    pub(super) struct Answer<B> {
+        metadata: Metadata,
+        extensions: Extensions,
+        // The end, where the head has said it: there are no messages then.
+        #[pin]
+        body: Option<Inbound<B>>,
+    }
+}
+
+impl<B> Answer<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// Looks at the head; the error is what it says of a failure, or what is wrong with it.
+    pub(super) fn read(
+        response: http::Response<B>,
+        accept: EncodingSet,
+        max: usize,
+    ) -> Result<Self, Status> {
+        let (head, body) = response.into_parts();
+        if head.headers.contains_key(GRPC_STATUS) {
+            // Only trailers.
+            let metadata = Status::from_trailers(head.headers).unwrap_or(Ok(Metadata::new()))?;
+            return Ok(Self {
+                metadata,
+                extensions: head.extensions,
+                body: None,
+            });
+        }
+        check_http(head.status, &head.headers)?;
+        let encoding = match Announced::read(head.headers.get(GRPC_ENCODING)) {
+            Announced::Plain => None,
+            Announced::Known(encoding) if accept.contains(encoding) => Some(encoding),
+            _ => {
+                let name = &head.headers[GRPC_ENCODING];
+                return Err(Status::internal(format!(
+                    "the server compresses with {name:?}, which it wasn't offered"
+                )));
+            }
+        };
+        Ok(Self {
+            metadata: Metadata::received(head.headers),
+            extensions: head.extensions,
+            body: Some(Inbound::new(body, encoding, max)),
+        })
+    }
+
+    /// The one message that the method answers with.
+    pub(super) async fn single<T, C: Decode<T>>(self, mut codec: C) -> Result<Response<T>, Status> {
+        let Self {
+            metadata,
+            extensions,
+            body,
+        } = self;
+        let none =
+            || Status::unimplemented("the method answers with one message, and there is none");
+        let mut body = pin!(body.ok_or_else(none)?);
+        let mut next = async || poll_fn(|cx| body.as_mut().poll_message(&mut codec, cx)).await;
+        let message = next().await?;
+        let more = match message {
+            Some(_) => next().await?.is_some(),
+            None => false,
+        };
+        if more {
+            return Err(Status::unimplemented(
+                "the method answers with one message, and there are more",
+            ));
+        }
+        let was_compressed = body.was_compressed();
+        let trailers = read_end(body.as_mut().take_trailers())?;
+        let message = message.ok_or_else(none)?;
+        Ok(Response::received(
+            message,
+            metadata,
+            trailers,
+            extensions,
+            was_compressed,
+        ))
+    }
+}
+
+/// What a response says that isn't gRPC.
+fn check_http(status: StatusCode, headers: &HeaderMap) -> Result<(), Status> {
+    if status != StatusCode::OK {
+        let message = format!("the server answered with the HTTP status {status}");
+        return Err(Status::new(Code::from_http(status), message));
+    }
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let known = content_type.is_some_and(|value| {
+        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+        matches!(rest, Some([] | [b'+' | b';', ..]))
+    });
+    match known {
+        true => Ok(()),
+        false => Err(Status::unknown(format!(
+            "the server answered with the content type {content_type:?}, which isn't gRPC's"
+        ))),
+    }
+}
+
+/// How the trailers say that the call has ended.
+fn read_end(trailers: Option<HeaderMap>) -> Result<Metadata, Status> {
+    trailers
+        .and_then(Status::from_trailers)
+        .unwrap_or_else(|| Err(Status::internal("the response ends without a grpc-status")))
+}
+
+pin_project! {
+    /// The messages of a server, from before its head is there.
+    pub(super) struct Answers<F, B, C> {
+        codec: C,
+        accept: EncodingSet,
+        max: usize,
+        #[pin]
+        stage: Stage<F, B>,
+        metadata: Option<Metadata>,
+        trailers: Option<Metadata>,
+        // The failure that is still to be told.
+        failure: Option<Status>,
+        was_compressed: bool,
+        expiry: Expiry,
+    }
+}
+
+pin_project! {
+    #[project = StageProj]
+    enum Stage<F, B> {
+        Waiting { #[pin] response: F },
+        Receiving { #[pin] messages: Inbound<B> },
+        Ended,
+    }
+}
+
+impl<F, B, C> Answers<F, B, C> {
+    pub(super) fn new(
+        response: F,
+        codec: C,
+        accept: EncodingSet,
+        max: usize,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        Self {
+            codec,
+            accept,
+            max,
+            stage: Stage::Waiting { response },
+            metadata: None,
+            trailers: None,
+            failure: None,
+            was_compressed: false,
+            expiry: Expiry::new(deadline),
+        }
+    }
+}
+
+impl<F, B, C, E> Answers<F, B, C>
+where
+    // The response.
+    F: Future<Output = Result<http::Response<B>, E>>,
+    E: Into<BoxError>,
+    // Its body.
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// Ends the call with a failure.
+    fn fail(self: Pin<&mut Self>, status: Status) {
+        let mut this = self.project();
+        // This resets the stream, if it is open still.
+        this.stage.set(Stage::Ended);
+        let deadline = this.expiry.deadline();
+        *this.failure = Some(match deadline {
+            Some(deadline) => late(status, deadline),
+            None => status,
+        });
+    }
+
+    // Waiting -> Receiving, Ended.
+    fn poll_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.as_mut().project();
+        let StageProj::Waiting { response } = this.stage.as_mut().project() else {
+            return Poll::Ready(());
+        };
+        let Poll::Ready(response) = response.poll(cx) else {
+            ready!(this.expiry.poll(cx));
+            self.fail(expired());
+            return Poll::Ready(());
+        };
+        let answer = response
+            .map_err(Status::from_error)
+            .and_then(|response| Answer::read(response, *this.accept, *this.max));
+        match answer {
+            Err(status) => self.fail(status),
+            Ok(answer) => match answer.body {
+                Some(messages) => {
+                    *this.metadata = Some(answer.metadata);
+                    this.stage.set(Stage::Receiving { messages });
+                }
+                None => {
+                    *this.metadata = Some(Metadata::new());
+                    *this.trailers = Some(answer.metadata);
+                    this.stage.set(Stage::Ended);
+                }
+            },
+        }
+        Poll::Ready(())
+    }
+
+    // Receiving -> Ended.
+    fn poll_next<T>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>>
+    where
+        C: Decode<T>,
+    {
+        let mut this = self.as_mut().project();
+        let StageProj::Receiving { mut messages } = this.stage.as_mut().project() else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(next) = messages.as_mut().poll_message(this.codec, cx) else {
+            ready!(this.expiry.poll(cx));
+            self.fail(expired());
+            return Poll::Ready(None);
+        };
+        match next {
+            Ok(Some(message)) => {
+                *this.was_compressed = messages.was_compressed();
+                return Poll::Ready(Some(message));
+            }
+            Ok(None) => match read_end(messages.as_mut().take_trailers()) {
+                Ok(trailers) => {
+                    *this.trailers = Some(trailers);
+                    this.stage.set(Stage::Ended);
+                }
+                Err(status) => self.fail(status),
+            },
+            Err(status) => self.fail(status),
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl<F, B, C, E, T> Source<T> for Answers<F, B, C>
+where
+    // The response.
+    F: Future<Output = Result<http::Response<B>, E>>,
+    E: Into<BoxError>,
+    // Its body.
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    C: Decode<T>,
+{
+    fn poll_message(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<T, Status>>> {
+        ready!(self.as_mut().poll_head(cx));
+        match ready!(self.as_mut().poll_next(cx)) {
+            Some(message) => Poll::Ready(Some(Ok(message))),
+            None => Poll::Ready(self.project().failure.take().map(Err)),
+        }
+    }
+
+    fn poll_metadata(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_head(cx)
+    }
+
+    fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    fn trailers(&self) -> Option<&Metadata> {
+        self.trailers.as_ref()
+    }
+
+    fn was_compressed(&self) -> bool {
+        self.was_compressed
+    }
+
+    fn failure(&self) -> Option<&Status> {
+        self.failure.as_ref()
+    }
+}
