@@ -7,3 +7,8 @@ pub mod compiler {}
 /// The contract in practice.
 #[doc = include_str!("guide/contract.md")]
 pub mod contract {}
+
+/// Resilience: which of the parts to use when, and in what order.
+#[doc = include_str!("guide/resilience.md")]
+#[cfg(feature = "resilience")]
+pub mod resilience {}

@@ -30,7 +30,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[cfg(feature = "balance")]
 pub mod balance {
     #[doc(inline)]
-    pub use tower_balance::error;
+    pub use tower_balance::{error, picker, pool, prequal};
 
     /// Picks the less loaded of two endpoints drawn at random.
     pub mod p2c {
@@ -39,6 +39,13 @@ pub mod balance {
             Balance, MakeBalance, MakeBalanceLayer, MakeFuture, ResponseFuture,
         };
     }
+}
+
+/// Stops asking a service that fails, and tries it again with caution.
+#[cfg(feature = "resilience")]
+pub mod breaker {
+    #[doc(inline)]
+    pub use tower_breaker::*;
 }
 
 /// Puts a bounded queue in front of a service, which becomes `Clone`.
@@ -65,6 +72,20 @@ pub mod buffer {
 pub mod classify {
     #[doc(inline)]
     pub use tower_classify::*;
+}
+
+/// Closing with grace: one trait for everything that stops accepting, drains and ends by a deadline.
+#[cfg(feature = "resilience")]
+pub mod close {
+    #[doc(inline)]
+    pub use tower_close::*;
+}
+
+/// An ambient deadline that is set at the edge and shrinks on the way.
+#[cfg(feature = "resilience")]
+pub mod deadline {
+    #[doc(inline)]
+    pub use tower_deadline::*;
 }
 
 /// Endpoints as a stream of changes.
@@ -231,6 +252,9 @@ pub mod reconnect {
         pub use tower_reconnect::NotReady;
     }
 }
+
+#[cfg(feature = "resilience")]
+pub mod resilience;
 
 /// Retries failed requests under a policy, a budget and a backoff.
 #[cfg(feature = "retry")]
