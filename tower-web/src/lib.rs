@@ -67,6 +67,23 @@ pub type Result<T = (), E = BoxError> = std::result::Result<T, E>;
 /// use tower_web::prelude::*;
 /// ```
 pub mod prelude {
+    #[cfg(feature = "auth")]
+    pub use crate::auth::{ApiKey, Basic, Bearer};
+    #[cfg(feature = "cookies")]
+    pub use crate::cookies::{Cookie, Cookies};
+    #[cfg(feature = "files")]
+    pub use crate::files::{File, Files};
+    #[cfg(feature = "forms")]
+    pub use crate::forms::{Form, Query};
+    #[cfg(feature = "headers")]
+    pub use crate::headers::Header;
+    #[cfg(feature = "multipart")]
+    pub use crate::multipart::Multipart;
+    #[cfg(feature = "sse")]
+    pub use crate::sse::{Event, LastEventId, Sse};
+    #[cfg(feature = "websocket")]
+    pub use crate::websocket::{Message, WebSocket, WebSocketUpgrade};
+    pub use crate::streams::BodyStream;
     #[cfg(feature = "server")]
     pub use crate::ConnectInfo;
     pub use crate::extract::{Extension, Extract, Request};

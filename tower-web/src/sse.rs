@@ -23,6 +23,10 @@ use crate::problem::{Location, Rejection};
 use crate::respond::{Asked, IntoResponse, Response};
 use crate::shutdown::Shutdown;
 
+mod testing;
+
+pub use testing::{TestEvent, TestEvents};
+
 /// A stream of events as a response: `text/event-stream`, for an `EventSource` in a browser.
 ///
 /// The items are an [`Event`], or a `Result` of one; an error breaks the response off, and is logged. While there are

@@ -9,3 +9,5 @@ mod websocket;
 mod files;
 #[cfg(feature = "multipart")]
 mod multipart;
+#[cfg(feature = "sse")]
+mod events;
