@@ -62,6 +62,14 @@ impl Circuit {
         }
     }
 
+    /// One that has seen nothing, in an epoch after that one.
+    pub(crate) fn after(settings: Settings, epoch: u64) -> Self {
+        Self {
+            epoch: epoch + 1,
+            ..Self::new(settings)
+        }
+    }
+
     pub(crate) fn phase(&self) -> &Phase {
         &self.phase
     }

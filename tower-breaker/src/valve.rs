@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_rng::{Rng, SplitMix64};
 
+use crate::Settings;
 use crate::circuit::{Circuit, Outcome, Phase};
 
 #[derive(Debug)]
@@ -53,6 +54,16 @@ impl Valve {
             start,
             circuit: Mutex::new((circuit, rng)),
         }
+    }
+
+    /// Starts anew with a circuit that has seen nothing. What was admitted before has no say.
+    pub(crate) fn renew(&self, settings: Settings, rng: SplitMix64) {
+        let mut guard = self.lock();
+        self.successes.store(0, Ordering::Relaxed);
+        self.quiet_until.store(0, Ordering::Relaxed);
+        let circuit = Circuit::after(settings, guard.0.epoch());
+        self.word.store(word(&circuit), Ordering::Relaxed);
+        *guard = (circuit, rng);
     }
 
     /// Admits a request in the epoch that it returns, or says when to ask again. Also says whether this has
@@ -174,7 +185,6 @@ mod tests {
     use loom::thread;
 
     use super::*;
-    use crate::Settings;
 
     fn valve(trials: u32) -> Arc<Valve> {
         let settings = Settings::default()

@@ -281,3 +281,22 @@ async fn successes_count_against_later_faults_whenever_they_came() {
     fail(&mut service, &mut server).await;
     assert_eq!(handle.state(), State::Shut);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_outlives_its_breaker_has_no_say_in_the_next() {
+    let mut late = Vec::new();
+    for _ in 0..50 {
+        let (mut service, mut server, handle) = spawn(one_fault());
+        assert_ready_ok!(service.poll_ready());
+        let response = task::spawn(service.call("late"));
+        let answer = assert_request_eq!(server, "late");
+        drop((service, handle));
+        late.push((response, answer));
+    }
+    let next: Vec<Handle> = (0..60).map(|_| Handle::new(one_fault())).collect();
+    for (mut response, answer) in late {
+        answer.send_error("broken");
+        assert_ready_err!(response.poll());
+    }
+    assert!(next.iter().all(|handle| handle.state() == State::Open));
+}
