@@ -18,6 +18,7 @@
 //! [`PeakEwma`](tower_load::peak_ewma::PeakEwma), add one reading of the clock per pick. A change of the
 //! set of endpoints allocates and hashes.
 
+mod outcome_gauge;
 mod patience;
 mod pick;
 pub mod picker;

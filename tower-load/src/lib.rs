@@ -4,10 +4,13 @@
 //!
 //! - [`PeakEwma`](peak_ewma::PeakEwma) estimates what a request would cost: a moving average of response
 //!   times that rises at once and falls slowly, times the requests in flight.
+//! - [`OutcomeLoad`](outcome::OutcomeLoad) does so as well, and lets failures and requests that hang cost.
 //! - [`PendingRequests`](pending_requests::PendingRequests) counts the requests in flight.
 //! - [`Constant`] is a number that you choose, such as a weight or the distance to a zone.
 //!
-//! The two that measure need to know when a request is complete. For most protocols this is when the
+//! A server's own view is that of a [`Meter`](meter::Meter), which answers probes.
+//!
+//! Those that measure need to know when a request is complete. For most protocols this is when the
 //! response arrives ([`CompleteOnResponse`]). Where the response is the beginning of a stream,
 //! a [`TrackCompletion`] of your own can keep the request's handle in the body until its end.
 //!
@@ -30,6 +33,7 @@
 
 mod ewma;
 pub mod meter;
+pub mod outcome;
 pub mod peak_ewma;
 pub mod pending_requests;
 mod snapshot;

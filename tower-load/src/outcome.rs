@@ -1,0 +1,693 @@
+//! The load as what a request would come to: how long it takes, and whether it fails.
+//!
+//! A balancer that looks at latency alone prefers an endpoint that fails within a millisecond to one that works for
+//! twenty. And one that learns of a latency only from responses goes on sending to an endpoint that has stopped
+//! answering. [`Outcomes`] counts both: failures cost time, and a request that is out for longer than the estimate
+//! *is* the estimate.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_classify::{Class, Classify, EveryErrorFails};
+use tower_service::Service;
+
+use self::flights::{Flights, Place};
+use crate::ewma::{Estimate, Ewma, nanos};
+use crate::{CompleteOnResponse, Load, TrackCompletion};
+
+mod flights;
+
+/// What an endpoint's requests have come to, and so what the next one would cost.
+///
+/// The cost is a time: `(latency + failures × penalty) × (in flight + 1)`, where
+///
+/// - *latency* is the peak-sensitive moving average of [`PeakEwma`](crate::peak_ewma::PeakEwma), or the age of the
+///   oldest request in flight, if that is more;
+/// - *failures* is the share of requests that [failed](Class::is_fault) lately;
+/// - *penalty* is how long one would rather wait than fail: a second by default.
+///
+/// An endpoint that [asks to be left alone](Class::retry_after) costs more than any other until then, but no longer
+/// than for 30 seconds.
+///
+/// Latencies and failures lose weight with a time constant, ten seconds by default, and so does what is read while
+/// nothing is sent: an endpoint that failed is tried again some day. How long that takes is up to the penalty: until
+/// one that always failed, while others take 20 ms, has fallen from 1 s below 20 ms, 39 s pass.
+///
+/// # What it costs
+///
+/// A clock read and a short lock when a request begins and when it ends. A reading takes no lock. Memory is that of
+/// the most requests that were ever in flight at once, 24 bytes each.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tower_classify::Class;
+/// use tower_load::outcome::Outcomes;
+///
+/// let (failing, working) = (Outcomes::new(), Outcomes::new());
+/// failing.start().end(Class::Failure);
+/// working.start().end(Class::Success);
+/// assert!(working.cost() < failing.cost());
+/// ```
+#[derive(Clone)]
+pub struct Outcomes {
+    shared: Arc<Shared>,
+}
+
+/// Keeps a request in flight; see [`Outcomes::start`].
+///
+/// Dropped without [`end`](Self::end), the request was cancelled. What it took until then is recorded: an endpoint
+/// on which callers give up looks as slow as it is.
+#[derive(Debug)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    began: f64,
+    place: Place,
+    class: Option<Class>,
+}
+
+/// A service whose load is what its [`Outcomes`] say.
+///
+/// **Readiness, Errors.** As those of the service inside.
+///
+/// **Cancellation.** A request that is cancelled is no longer in flight, and counts as [`Ticket`] says.
+///
+/// # Example
+///
+/// ```
+/// use std::io;
+///
+/// use tower_classify::Class;
+/// use tower_load::outcome::OutcomeLoad;
+/// # let (service, _handle) = tower_test::mock::pair::<(), u16>();
+///
+/// // Statuses as HTTP has them.
+/// let by_status = |_: &(), result: &Result<u16, io::Error>| match result {
+///     Ok(500..) | Err(_) => Class::Failure,
+///     Ok(_) => Class::Success,
+/// };
+/// let endpoint = OutcomeLoad::new(service).with_classify(by_status);
+/// # let _ = endpoint;
+/// ```
+#[derive(Clone, Debug)]
+pub struct OutcomeLoad<S, K = EveryErrorFails, C = CompleteOnResponse> {
+    inner: S,
+    outcomes: Outcomes,
+    classify: K,
+    completion: C,
+}
+
+pin_project! {
+    /// The response of an [`OutcomeLoad`].
+    ///
+    /// # Panics
+    ///
+    /// If polled after it has resolved.
+    #[derive(Debug)]
+    pub struct OutcomeFuture<F, K, C> {
+        #[pin]
+        inner: F,
+        ticket: Option<Ticket>,
+        classify: K,
+        completion: C,
+    }
+}
+
+struct Shared {
+    start: Instant,
+    settings: Settings,
+    state: Mutex<State>,
+    published: Published,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    default_rtt: f64,
+    decay: f64,
+    penalty: f64,
+}
+
+#[derive(Debug)]
+struct State {
+    latency: Estimate,
+    failures: Failures,
+    flights: Flights,
+    /// Until when the endpoint wants to be left alone.
+    until: f64,
+}
+
+/// The share of requests that failed.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    share: f64,
+    updated_at: f64,
+}
+
+/// What readers see of the state: bits of floats, each published by itself. A reading that comes between two writes
+/// mixes values that were true a moment apart, which is as good as either for a balancer, and no lock.
+#[derive(Debug)]
+struct Published {
+    latency: AtomicU64,
+    latency_at: AtomicU64,
+    failures: AtomicU64,
+    failures_at: AtomicU64,
+    /// When the oldest in flight began; infinite if there is none.
+    oldest: AtomicU64,
+    until: AtomicU64,
+    in_flight: AtomicU32,
+}
+
+/// A single result moves the share of failures by so much at least. Without it, the more requests an endpoint gets
+/// the less each would count, and a busy one would go on failing for a while.
+const LEAST_WEIGHT: f64 = 1.0 / 32.0;
+
+/// The longest time that an endpoint may ask to be left alone for.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What one that wants to be left alone costs at least: more than any other.
+const FORBIDDING: f64 = 1e18;
+
+impl Outcomes {
+    /// Knows of no request yet. An endpoint is supposed to take 30 ms until then; see
+    /// [`with_default_rtt`](Self::with_default_rtt).
+    pub fn new() -> Self {
+        Self::with(Settings {
+            default_rtt: nanos(Duration::from_millis(30)),
+            decay: nanos(Duration::from_secs(10)),
+            penalty: nanos(Duration::from_secs(1)),
+        })
+    }
+
+    /// Sets what a request is supposed to take until one was answered. Forgets what was seen.
+    #[must_use]
+    pub fn with_default_rtt(self, rtt: Duration) -> Self {
+        let default_rtt = nanos(rtt);
+        Self::with(Settings {
+            default_rtt,
+            ..self.shared.settings
+        })
+    }
+
+    /// Sets the time constant: within it the weight of what was seen falls to 37 %. Forgets what was seen.
+    #[must_use]
+    pub fn with_decay(self, decay: Duration) -> Self {
+        let decay = nanos(decay);
+        Self::with(Settings {
+            decay,
+            ..self.shared.settings
+        })
+    }
+
+    /// Sets how long a caller would rather wait than fail. Forgets what was seen.
+    #[must_use]
+    pub fn with_penalty(self, penalty: Duration) -> Self {
+        let penalty = nanos(penalty);
+        Self::with(Settings {
+            penalty,
+            ..self.shared.settings
+        })
+    }
+
+    /// Makes one with the same settings, that has seen nothing.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self::with(self.shared.settings)
+    }
+
+    fn with(settings: Settings) -> Self {
+        let state = State::new(settings);
+        Self {
+            shared: Arc::new(Shared {
+                start: Instant::now(),
+                settings,
+                published: Published::new(&state),
+                state: Mutex::new(state),
+            }),
+        }
+    }
+
+    /// Forgets what was seen. Requests in flight stay.
+    pub fn reset(&self) {
+        self.shared.update(|state| {
+            let flights = std::mem::take(&mut state.flights);
+            *state = State {
+                flights,
+                ..State::new(self.shared.settings)
+            };
+        });
+    }
+
+    /// A request is sent.
+    pub fn start(&self) -> Ticket {
+        let began = self.shared.since_start(Instant::now());
+        let place = self.shared.update(|state| state.flights.begin(began));
+        Ticket {
+            shared: Arc::clone(&self.shared),
+            began,
+            place,
+            class: None,
+        }
+    }
+
+    /// The cost of one more request, in nanoseconds.
+    pub fn cost(&self) -> f64 {
+        self.cost_at(Instant::now())
+    }
+
+    /// The cost of one more request as of `now`, in nanoseconds.
+    pub fn cost_at(&self, now: Instant) -> f64 {
+        let in_flight = self.shared.published.in_flight.load(Ordering::Relaxed);
+        self.cost_with(in_flight, now)
+    }
+
+    /// The cost of one more request as of `now` where `in_flight` are, in nanoseconds: for who counts those better.
+    pub fn cost_with(&self, in_flight: u32, now: Instant) -> f64 {
+        self.shared.cost(in_flight, self.shared.since_start(now))
+    }
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ticket {
+    /// The request has ended, and this is what it came to.
+    pub fn end(mut self, class: Class) {
+        self.class = Some(class);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let now = self.shared.since_start(Instant::now());
+        let settings = self.shared.settings;
+        self.shared.update(|state| {
+            state.flights.end(self.place);
+            state.observe(settings, now - self.began, self.class, now);
+        });
+    }
+}
+
+impl Shared {
+    fn update<T>(&self, update: impl FnOnce(&mut State) -> T) -> T {
+        let mut state: MutexGuard<'_, State> =
+            self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = update(&mut state);
+        self.published.publish(&state);
+        result
+    }
+
+    fn cost(&self, in_flight: u32, now: f64) -> f64 {
+        let seen = self.published.read();
+        let ewma = Ewma::new(self.settings.decay);
+        let latency = ewma.project(seen.latency, now).max(now - seen.oldest);
+        let failures = seen.failures.project(self.settings.decay, now);
+        let cost = (latency + failures * self.settings.penalty) * (f64::from(in_flight) + 1.0);
+        if now < seen.until {
+            cost + FORBIDDING
+        } else {
+            cost
+        }
+    }
+
+    fn since_start(&self, now: Instant) -> f64 {
+        nanos(now.saturating_duration_since(self.start))
+    }
+}
+
+impl State {
+    fn new(settings: Settings) -> Self {
+        Self {
+            latency: Estimate {
+                value: settings.default_rtt,
+                updated_at: 0.0,
+            },
+            failures: Failures {
+                share: 0.0,
+                updated_at: 0.0,
+            },
+            flights: Flights::default(),
+            until: 0.0,
+        }
+    }
+
+    /// Takes in what a request came to; `None` if it was cancelled.
+    fn observe(&mut self, settings: Settings, took: f64, class: Option<Class>, now: f64) {
+        let ewma = Ewma::new(settings.decay);
+        let is_fault = class.is_some_and(Class::is_fault);
+        match class {
+            Some(Class::Ignored) => return,
+            // That an endpoint fails fast doesn't make it fast, but that it fails slowly makes it slow.
+            Some(_) if is_fault && took < self.latency.value => {}
+            // Nor does a caller who gives up at once.
+            None if took < self.latency.value => return,
+            _ => self.latency = ewma.observe(self.latency, took, now),
+        }
+        if let Some(class) = class {
+            self.failures = self.failures.observe(settings.decay, is_fault, now);
+            if let Some(after) = class.retry_after() {
+                self.until = self.until.max(now + nanos(after.min(LONGEST)));
+            }
+        }
+    }
+}
+
+impl Failures {
+    fn observe(self, decay: f64, failed: bool, now: f64) -> Self {
+        let kept = self.kept(decay, now).min(1.0 - LEAST_WEIGHT);
+        let result = if failed { 1.0 } else { 0.0 };
+        Self {
+            share: self.share * kept + result * (1.0 - kept),
+            updated_at: self.updated_at.max(now),
+        }
+    }
+
+    fn project(self, decay: f64, now: f64) -> f64 {
+        if self.share == 0.0 {
+            return 0.0;
+        }
+        self.share * self.kept(decay, now)
+    }
+
+    fn kept(self, decay: f64, now: f64) -> f64 {
+        let age = (now - self.updated_at).max(0.0);
+        if decay > 0.0 {
+            (-age / decay).exp()
+        } else {
+            0.0
+        }
+    }
+}
+
+/// A copy of what is published.
+struct Seen {
+    latency: Estimate,
+    failures: Failures,
+    oldest: f64,
+    until: f64,
+}
+
+impl Published {
+    fn new(state: &State) -> Self {
+        let published = Self {
+            latency: AtomicU64::new(0),
+            latency_at: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            failures_at: AtomicU64::new(0),
+            oldest: AtomicU64::new(0),
+            until: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+        };
+        published.publish(state);
+        published
+    }
+
+    /// Called with the state's lock held, which orders the writers.
+    fn publish(&self, state: &State) {
+        let oldest = state.flights.oldest().unwrap_or(f64::INFINITY);
+        let words = [
+            (&self.latency, state.latency.value),
+            (&self.latency_at, state.latency.updated_at),
+            (&self.failures, state.failures.share),
+            (&self.failures_at, state.failures.updated_at),
+            (&self.oldest, oldest),
+            (&self.until, state.until),
+        ];
+        for (word, value) in words {
+            word.store(value.to_bits(), Ordering::Relaxed);
+        }
+        let in_flight = u32::try_from(state.flights.len()).unwrap_or(u32::MAX);
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Seen {
+        let read = |word: &AtomicU64| f64::from_bits(word.load(Ordering::Relaxed));
+        Seen {
+            latency: Estimate {
+                value: read(&self.latency),
+                updated_at: read(&self.latency_at),
+            },
+            failures: Failures {
+                share: read(&self.failures),
+                updated_at: read(&self.failures_at),
+            },
+            oldest: read(&self.oldest),
+            until: read(&self.until),
+        }
+    }
+}
+
+impl<S> OutcomeLoad<S> {
+    /// Measures what the requests of `inner` come to: every error is a failure, and a request is complete when its
+    /// response comes.
+    pub fn new(inner: S) -> Self {
+        Self {
+            inner,
+            outcomes: Outcomes::new(),
+            classify: EveryErrorFails,
+            completion: CompleteOnResponse::default(),
+        }
+    }
+}
+
+impl<S, K, C> OutcomeLoad<S, K, C> {
+    /// Measures by `outcomes`, which others may hold as well.
+    #[must_use]
+    pub fn with_outcomes(mut self, outcomes: Outcomes) -> Self {
+        self.outcomes = outcomes;
+        self
+    }
+
+    /// Lets `classify` say which results are failures.
+    #[must_use]
+    pub fn with_classify<K2>(self, classify: K2) -> OutcomeLoad<S, K2, C> {
+        OutcomeLoad {
+            inner: self.inner,
+            outcomes: self.outcomes,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Lets `completion` say when a request is complete: at the end of its body, say.
+    #[must_use]
+    pub fn with_completion<C2>(self, completion: C2) -> OutcomeLoad<S, K, C2> {
+        OutcomeLoad {
+            inner: self.inner,
+            outcomes: self.outcomes,
+            classify: self.classify,
+            completion,
+        }
+    }
+}
+
+impl<S, K, C> Load for OutcomeLoad<S, K, C> {
+    type Metric = f64;
+
+    #[inline]
+    fn load(&self) -> f64 {
+        self.outcomes.cost()
+    }
+
+    #[inline]
+    fn load_at(&self, now: Instant) -> f64 {
+        self.outcomes.cost_at(now)
+    }
+}
+
+impl<S, K, C, Req> Service<Req> for OutcomeLoad<S, K, C>
+where
+    S: Service<Req>,
+    K: Classify<(), S::Response, S::Error> + Clone,
+    C: TrackCompletion<Ticket, S::Response>,
+{
+    type Response = C::Output;
+    type Error = S::Error;
+    type Future = OutcomeFuture<S::Future, K, C>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, req: Req) -> Self::Future {
+        OutcomeFuture {
+            ticket: Some(self.outcomes.start()),
+            inner: self.inner.call(req),
+            classify: self.classify.clone(),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<F, K, C, T, E> Future for OutcomeFuture<F, K, C>
+where
+    F: Future<Output = Result<T, E>>,
+    K: Classify<(), T, E>,
+    C: TrackCompletion<Ticket, T>,
+{
+    type Output = Result<C::Output, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.inner.poll(cx));
+        let mut ticket = this.ticket.take().expect("polled after complete");
+        ticket.class = Some(this.classify.classify(&(), &result));
+        // Where it failed the ticket is dropped here.
+        Poll::Ready(result.map(|response| this.completion.track_completion(ticket, response)))
+    }
+}
+
+impl fmt::Debug for Outcomes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcomes")
+            .field("settings", &self.shared.settings)
+            .field("published", &self.shared.published)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("published", &self.published)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    async fn request(outcomes: &Outcomes, took: Duration, class: Class) {
+        let ticket = outcomes.start();
+        advance(took).await;
+        ticket.end(class);
+    }
+
+    fn cost_ms(outcomes: &Outcomes) -> f64 {
+        outcomes.cost() / 1e6
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_fails_at_once_costs_more_than_one_that_works_slowly() {
+        let (failing, working) = (Outcomes::new(), Outcomes::new());
+        for _ in 0..100 {
+            request(&failing, ms(1), Class::Failure).await;
+            request(&working, ms(20), Class::Success).await;
+        }
+        assert!(cost_ms(&failing) > 900.0, "{}", cost_ms(&failing));
+        assert!(cost_ms(&working) < 30.0, "{}", cost_ms(&working));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_forgotten_by_successes_or_time() {
+        let outcomes = Outcomes::new();
+        request(&outcomes, ms(1), Class::Failure).await;
+        let failed = cost_ms(&outcomes);
+        advance(ms(60_000)).await;
+        assert!(cost_ms(&outcomes) < 0.01 * failed);
+
+        request(&outcomes, ms(1), Class::Failure).await;
+        for _ in 0..200 {
+            request(&outcomes, ms(1), Class::Success).await;
+        }
+        assert!(cost_ms(&outcomes) < 0.2 * failed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_in_flight_counts_when_it_is_out_for_longer_than_usual() {
+        let outcomes = Outcomes::new().with_default_rtt(ms(10));
+        let oldest = outcomes.start();
+        advance(ms(200)).await;
+        let younger = outcomes.start();
+        assert_eq!(cost_ms(&outcomes), 200.0 * 3.0);
+        oldest.end(Class::Ignored);
+        // The younger has just begun.
+        assert!(cost_ms(&outcomes) < 10.0 * 2.0 + 0.1);
+        younger.end(Class::Success);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_asks_to_be_left_alone_costs_more_than_any_other_until_then() {
+        let (asking, failing) = (Outcomes::new(), Outcomes::new());
+        let after = Some(ms(5_000));
+        request(&asking, ms(1), Class::RejectedBeforeWork { after }).await;
+        request(&failing, ms(60_000), Class::Failure).await;
+        request(&asking, ms(1), Class::Retryable { after }).await;
+        assert!(asking.cost() > failing.cost());
+        advance(ms(5_000)).await;
+        assert!(asking.cost() < failing.cost());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_left_alone_for_longer_than_half_a_minute() {
+        let outcomes = Outcomes::new();
+        let after = Some(Duration::MAX);
+        request(&outcomes, ms(1), Class::Retryable { after }).await;
+        assert!(outcomes.cost() > FORBIDDING);
+        advance(LONGEST).await;
+        assert!(outcomes.cost() < FORBIDDING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_given_up_counts_only_if_that_took_long() {
+        let outcomes = Outcomes::new().with_default_rtt(ms(10));
+        let given_up = outcomes.start();
+        advance(ms(1)).await;
+        drop(given_up);
+        assert!(cost_ms(&outcomes) > 9.9);
+        let given_up = outcomes.start();
+        advance(ms(500)).await;
+        drop(given_up);
+        assert_eq!(cost_ms(&outcomes), 500.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fork_has_seen_nothing_and_a_reset_forgets() {
+        let outcomes = Outcomes::new().with_default_rtt(ms(10));
+        request(&outcomes, ms(500), Class::Failure).await;
+        let new = Outcomes::new().with_default_rtt(ms(10)).cost();
+        assert_eq!(outcomes.fork().cost(), new);
+        let in_flight = outcomes.start();
+        outcomes.reset();
+        assert!(outcomes.cost() > 1.5 * new);
+        drop(in_flight);
+        assert!(outcomes.cost() < 1.1 * new);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_counts_its_responses_as_they_are_classified() {
+        let (service, mut handle) = tower_test::mock::pair::<(), u16>();
+        let by_status = |_: &(), result: &Result<u16, _>| match result {
+            Ok(500..) | Err(_) => Class::Failure,
+            Ok(_) => Class::Success,
+        };
+        let mut service = OutcomeLoad::new(service).with_classify(by_status);
+        let idle = service.load();
+        std::future::poll_fn(|cx| service.poll_ready(cx))
+            .await
+            .unwrap();
+        let response = service.call(());
+        assert!(service.load() > 1.9 * idle);
+        handle.next_request().await.unwrap().1.send_response(503);
+        assert_eq!(response.await.unwrap(), 503);
+        assert!(service.load() > 1.9 * idle);
+    }
+}
