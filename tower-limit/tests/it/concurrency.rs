@@ -276,6 +276,25 @@ fn a_closed_semaphore_gives_no_permits_and_no_panic() {
 }
 
 #[test]
+fn a_call_without_readiness_over_a_closed_semaphore_never_runs() {
+    for closed_before in [true, false] {
+        let semaphore = Arc::new(Semaphore::new(0));
+        let gauge = Gauge::default();
+        let mut service = ConcurrencyLimit::with_semaphore(gauge.clone(), semaphore.clone());
+        if closed_before {
+            semaphore.close();
+        }
+        let mut response = task::spawn(service.call(()));
+        assert_pending!(response.poll());
+        semaphore.close();
+        for _ in 0..3 {
+            assert_pending!(response.poll());
+        }
+        assert_eq!(gauge.most.get(), 0);
+    }
+}
+
+#[test]
 fn a_global_layer_limits_all_services_together() {
     for layer in [
         GlobalConcurrencyLimitLayer::new(1),
