@@ -11,9 +11,11 @@
 #![allow(dead_code, reason = "the experiments that come next use the rest")]
 
 mod chance;
+mod endpoint;
 mod experiment;
 mod fleet;
 mod link;
+mod picking;
 mod plot;
 mod record;
 mod server;
@@ -81,9 +83,15 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
 
 /// All of them, with the parameters that their files state.
 fn experiments() -> Result<Vec<Experiment>, Box<dyn Error>> {
-    Ok(vec![fleet::experiment(&toml::from_str(include_str!(
-        "../experiments/fleet.toml"
-    ))?)])
+    Ok(vec![
+        fleet::experiment(&toml::from_str(include_str!("../experiments/fleet.toml"))?),
+        picking::buoyant(&toml::from_str(include_str!(
+            "../experiments/buoyant.toml"
+        ))?),
+        picking::failing(&toml::from_str(include_str!(
+            "../experiments/failing.toml"
+        ))?),
+    ])
 }
 
 /// What the table says of an experiment.
