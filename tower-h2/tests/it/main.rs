@@ -3,6 +3,7 @@
 mod client;
 mod conformance;
 mod limits;
+mod load;
 mod server;
 mod support;
 mod transport;
