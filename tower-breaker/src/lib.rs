@@ -105,6 +105,8 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
+    /// The same as in there, and nearer.
+    lent: &'static Lent,
 }
 
 #[derive(Debug)]
@@ -339,12 +341,19 @@ impl Handle {
             states: watch::Sender::new(State::Open),
         });
         shared.lent.set_owner(&shared);
-        Self { shared }
+        Self::of(shared)
+    }
+
+    fn of(shared: Arc<Shared>) -> Self {
+        Self {
+            lent: shared.lent,
+            shared,
+        }
     }
 
     /// The state now.
     pub fn state(&self) -> State {
-        self.shared.lent.valve.look(State::of)
+        self.lent.valve.look(State::of)
     }
 
     /// Watches the state. Who is slow sees the latest, and may miss what was between.
@@ -377,16 +386,16 @@ impl Handle {
     }
 
     fn change(&self, change: impl FnOnce(&mut Circuit, &mut SplitMix64)) {
-        if self.shared.lent.valve.change(change).1 {
+        if self.lent.valve.change(change).1 {
             self.announce();
         }
     }
 
     fn admit(&self) -> Result<Pass, Option<Duration>> {
-        let (admitted, is_changed) = self.shared.lent.valve.admit(Instant::now);
+        let (admitted, is_changed) = self.lent.valve.admit(Instant::now);
         // First, so that it is given back should a watcher's waker panic.
         let pass = admitted.map(|epoch| Pass {
-            lent: self.shared.lent,
+            lent: self.lent,
             epoch: Some(epoch),
         });
         if is_changed {
@@ -509,7 +518,66 @@ impl<S, C> Breaker<S, C> {
         self.handle.clone()
     }
 
+    /// Admits a request, or says why not. The reservation is used up, or stays where it is.
+    #[inline]
+    fn admit(&mut self) -> Result<Pass, Refused> {
+        if let (Readiness::Reserved, Some(epoch)) =
+            (&self.readiness, self.handle.lent.valve.open_epoch())
+        {
+            self.readiness = Readiness::Unknown;
+            return Ok(Pass {
+                lent: self.handle.lent,
+                epoch: Some(epoch),
+            });
+        }
+        self.admit_few()
+    }
+
+    #[cold]
+    fn admit_few(&mut self) -> Result<Pass, Refused> {
+        let error = match self.readiness {
+            Readiness::Reserved => match self.handle.admit() {
+                Ok(pass) => {
+                    self.readiness = Readiness::Unknown;
+                    return Ok(pass);
+                }
+                // The reservation stays, for the next call that is polled ready.
+                Err(retry_after) => Refused::Shut { retry_after },
+            },
+            Readiness::Shut(retry_after) => Refused::Shut { retry_after },
+            Readiness::Overdue => Refused::Overdue,
+            Readiness::NoRuntime => Refused::NoRuntime,
+            Readiness::Unknown | Readiness::Waiting(_) => Refused::NotReady,
+        };
+        // The time it has been waiting goes on counting.
+        if !matches!(self.readiness, Readiness::Waiting(_) | Readiness::Overdue) {
+            self.readiness = Readiness::Unknown;
+        }
+        Err(error)
+    }
+
+    /// Whether the next call will fail, whatever the inner service's readiness.
+    #[cold]
+    fn is_refused(&mut self) -> bool {
+        let refused = self.handle.lent.valve.refuses(Instant::now);
+        if let Some(retry_after) = refused {
+            self.readiness = Readiness::Shut(retry_after);
+        }
+        refused.is_some()
+    }
+
+    /// The inner service has failed without a request.
+    #[cold]
+    fn observe(&mut self, class: Class) {
+        self.readiness = Readiness::Unknown;
+        let (outcome, now) = (outcome(class), Instant::now());
+        self.handle.change(|circuit, rng| {
+            circuit.observe(outcome, now, || rng.next_f64());
+        });
+    }
+
     /// Waits on, or gives up.
+    #[cold]
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(max_wait) = self.max_wait else {
             self.readiness = Readiness::Unknown;
@@ -544,8 +612,7 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if let Some(retry_after) = self.handle.shared.lent.valve.refuses(Instant::now) {
-            self.readiness = Readiness::Shut(retry_after);
+        if self.handle.lent.valve.open_epoch().is_none() && self.is_refused() {
             return Poll::Ready(Ok(()));
         }
         match self.inner.poll_ready(cx) {
@@ -554,13 +621,8 @@ where
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
-                self.readiness = Readiness::Unknown;
                 let result = Err(error);
-                let outcome = outcome(self.classify.classify(&(), &result));
-                let now = Instant::now();
-                self.handle.change(|circuit, rng| {
-                    circuit.observe(outcome, now, || rng.next_f64());
-                });
+                self.observe(self.classify.classify(&(), &result));
                 Poll::Ready(result.map(|_| ()).map_err(Into::into))
             }
             Poll::Pending => self.poll_wait(cx).map(Ok),
@@ -569,32 +631,15 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let error = match self.readiness {
-            Readiness::Reserved => match self.handle.admit() {
-                Ok(pass) => {
-                    self.readiness = Readiness::Unknown;
-                    let state = ResponseState::Called {
-                        future: self.inner.call(req),
-                        pass,
-                        classify: self.classify.clone(),
-                    };
-                    return ResponseFuture { state };
-                }
-                // The reservation stays, for the next call that is polled ready.
-                Err(retry_after) => Refused::Shut { retry_after },
+        let state = match self.admit() {
+            Ok(pass) => ResponseState::Called {
+                future: self.inner.call(req),
+                pass,
+                classify: self.classify.clone(),
             },
-            Readiness::Shut(retry_after) => Refused::Shut { retry_after },
-            Readiness::Overdue => Refused::Overdue,
-            Readiness::NoRuntime => Refused::NoRuntime,
-            Readiness::Unknown | Readiness::Waiting(_) => Refused::NotReady,
+            Err(error) => ResponseState::Refused { error },
         };
-        // The time it has been waiting goes on counting.
-        if !matches!(self.readiness, Readiness::Waiting(_) | Readiness::Overdue) {
-            self.readiness = Readiness::Unknown;
-        }
-        ResponseFuture {
-            state: ResponseState::Refused { error },
-        }
+        ResponseFuture { state }
     }
 }
 
@@ -654,7 +699,7 @@ impl Pass {
     fn announce(&self) {
         // Nobody watches a breaker that is gone.
         if let Some(shared) = self.lent.owner() {
-            Handle { shared }.announce();
+            Handle::of(shared).announce();
         }
     }
 }

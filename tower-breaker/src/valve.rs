@@ -80,12 +80,8 @@ impl Valve {
     }
 
     /// Whether a request would be refused, whatever the service's readiness.
-    #[inline]
     pub(crate) fn refuses(&self, now: impl FnOnce() -> Instant) -> Option<Option<Duration>> {
-        match self.open_epoch() {
-            Some(_) => None,
-            None => self.lock().0.refuses(now()),
-        }
+        self.lock().0.refuses(now())
     }
 
     /// Takes the outcome of a request that was admitted in `epoch`. Says whether it has changed the state.
@@ -152,8 +148,9 @@ impl Valve {
         look(&self.lock().0)
     }
 
+    /// The epoch, while all are admitted.
     #[inline]
-    fn open_epoch(&self) -> Option<u64> {
+    pub(crate) fn open_epoch(&self) -> Option<u64> {
         // Nothing else is read by it, so it needs no ordering.
         let word = self.word.load(Ordering::Relaxed);
         (word & 1 == 1).then_some(word >> 1)
