@@ -19,6 +19,7 @@ pub mod health;
 mod inbound;
 mod metadata;
 mod outbound;
+pub mod reflection;
 pub mod server;
 mod status;
 mod streaming;

@@ -23,10 +23,12 @@ use crate::outbound::{GrpcBody, Requests, Typed, Writing};
 use crate::streaming::Streaming;
 use crate::{BoxError, Code, Metadata, Request, Response, Status, timeout};
 
-//mod channel;
+#[cfg(feature = "transport")]
+mod channel;
 mod receive;
 
-//pub use self::channel::{Channel, ChannelBuilder, ChannelFuture, InvalidTarget};
+#[cfg(feature = "transport")]
+pub use self::channel::{Channel, ChannelBuilder, ChannelFuture, InvalidTarget};
 
 use self::receive::{Answer, Answers};
 

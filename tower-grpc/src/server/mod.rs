@@ -25,10 +25,12 @@ use crate::{BoxError, Metadata, Request, Response, Status, timeout};
 
 mod refusal;
 mod router;
-//mod serve;
+#[cfg(feature = "transport")]
+mod serve;
 
 pub use self::router::{GrpcService, Router};
-//pub use self::serve::{Builder, ServeError, Server};
+#[cfg(feature = "transport")]
+pub use self::serve::{Server, ServerBuilder};
 
 use self::refusal::Refusal;
 

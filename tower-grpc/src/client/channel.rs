@@ -1,0 +1,501 @@
+//! A connection to one address that is made anew when it is lost.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::Scheme;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tower_h2::client::{Connect, Connection};
+use tower_h2::connect::Tcp;
+use tower_h2::{RecvBody, client};
+use tower_rng::{Rng, SplitMix64};
+use tower_service::Service;
+
+use crate::{BoxError, GrpcBody, Status};
+
+/// A connection to one address, which is made when it is needed and made anew when it is lost.
+///
+/// It is what generated clients usually call over. Clones share the connection, and all of them may call at the same
+/// time.
+///
+/// **Readiness.** It waits for the connection, and for the server to allow one more stream. Where a connection
+/// can't be made it fails, and fails at once for a while: for about a second after the first try, and up to
+/// the time that [`ChannelBuilder::with_max_backoff`] says after many.
+///
+/// **Cancellation.** Dropping a response ends the call. When the last clone is dropped the connection ends after
+/// the calls that are under way.
+///
+/// **Errors.** [`Status`]: `UNAVAILABLE` where there is no connection.
+///
+/// # Example
+///
+/// ```
+/// use tower_grpc::client::Channel;
+/// use tower_grpc::health::pb::HealthCheckRequest;
+/// use tower_grpc::health::pb::client::HealthClient;
+/// use tower_grpc::Code;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Nobody listens on this port, which shows when a call is made.
+/// let channel = Channel::lazy("http://127.0.0.1:1")?;
+/// let mut client = HealthClient::new(channel);
+/// let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
+/// assert_eq!(status.code(), Code::Unavailable);
+///
+/// // Here it shows at once.
+/// assert!(Channel::connect("http://127.0.0.1:1").await.is_err());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Channel {
+    shared: Arc<Shared>,
+    /// This handle's hold on the connection.
+    state: Hold,
+}
+
+enum Hold {
+    None,
+    /// The connection is being made.
+    Waiting(oneshot::Receiver<Result<Connection<GrpcBody>, Status>>),
+    Connected(Connection<GrpcBody>),
+}
+
+/// What the clones have in common.
+struct Shared {
+    dial: Dial,
+    link: Mutex<Link>,
+    max_backoff: Duration,
+}
+
+type Dial = Box<dyn Fn() -> Dialing + Send + Sync>;
+type Dialing = Pin<Box<dyn Future<Output = Result<Connection<GrpcBody>, BoxError>> + Send>>;
+
+struct Link {
+    state: LinkState,
+    /// How many tries have failed since the last that hadn't.
+    failures: u32,
+    rng: SplitMix64,
+}
+
+enum LinkState {
+    Idle,
+    Connecting {
+        waiting: Vec<oneshot::Sender<Result<Connection<GrpcBody>, Status>>>,
+        _task: AbortOnDrop,
+    },
+    Connected(Connection<GrpcBody>),
+    /// The last try has failed, and the next isn't made before `until`.
+    Failed {
+        status: Status,
+        until: Instant,
+    },
+}
+
+/// Ends the task with the channel.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The longest pause after the first failed try; each that fails makes it 1.6 times as long. These, and the jitter
+/// of a fifth, are the numbers of gRPC's "Connection Backoff Protocol".
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(120);
+
+impl Channel {
+    /// Connects to a server: `http://[::1]:50051`.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_ARGUMENT` for what is no such address, and `UNAVAILABLE` where the connection can't be made.
+    pub async fn connect(target: impl AsRef<str>) -> Result<Self, Status> {
+        let builder = Self::builder(target)
+            .map_err(|error| Status::invalid_argument(error.to_string()).with_source(error))?;
+        builder.connect().await
+    }
+
+    /// A channel that connects when it is first used.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTarget`] for what is no address of a server.
+    pub fn lazy(target: impl AsRef<str>) -> Result<Self, InvalidTarget> {
+        Self::builder(target)?.lazy()
+    }
+
+    /// Says how to connect, where the defaults don't do.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTarget`] for what is no address of a server.
+    pub fn builder(target: impl AsRef<str>) -> Result<ChannelBuilder, InvalidTarget> {
+        let text = target.as_ref();
+        let uri: Uri = text.parse().map_err(|_| InvalidTarget::new(text))?;
+        if uri.authority().is_none() {
+            return Err(InvalidTarget::new(text));
+        }
+        // `localhost:50051` is fine, too.
+        let mut parts = uri.into_parts();
+        parts.scheme.get_or_insert(Scheme::HTTP);
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+        let uri = Uri::from_parts(parts).map_err(|_| InvalidTarget::new(text))?;
+        Ok(ChannelBuilder {
+            uri,
+            h2: client::Builder::new(),
+            connector: Tcp::new(),
+            authority: None,
+            speaks_tls: false,
+            max_backoff: MAX_BACKOFF,
+        })
+    }
+
+    /// Takes the connection that there is, or has one made.
+    fn hold(shared: &Arc<Shared>) -> Result<Hold, Status> {
+        let mut link = shared.lock();
+        match &mut link.state {
+            LinkState::Connected(connection) if !connection.is_closed() => {
+                return Ok(Hold::Connected(connection.clone()));
+            }
+            LinkState::Connecting { waiting, .. } => {
+                let (sender, receiver) = oneshot::channel();
+                // Those who gave up don't stay.
+                waiting.retain(|waiting| !waiting.is_closed());
+                waiting.push(sender);
+                return Ok(Hold::Waiting(receiver));
+            }
+            LinkState::Failed { status, until } if Instant::now() < *until => {
+                return Err(status.clone());
+            }
+            LinkState::Idle | LinkState::Connected(_) | LinkState::Failed { .. } => {}
+        }
+        let runtime = Handle::try_current().map_err(|error| {
+            Status::unavailable("a channel connects within a runtime of tokio").with_source(error)
+        })?;
+        let task = runtime.spawn(dial(Arc::downgrade(shared), (shared.dial)()));
+        let (sender, receiver) = oneshot::channel();
+        link.state = LinkState::Connecting {
+            waiting: vec![sender],
+            _task: AbortOnDrop(task.abort_handle()),
+        };
+        Ok(Hold::Waiting(receiver))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes one connection, and tells all who wait for it.
+async fn dial(shared: Weak<Shared>, dialing: Dialing) {
+    let outcome = dialing.await;
+    let Some(shared) = shared.upgrade() else {
+        return;
+    };
+    let mut link = shared.lock();
+    let told = match outcome {
+        Ok(connection) => {
+            link.failures = 0;
+            Ok(connection)
+        }
+        Err(error) => {
+            let message = format!("can't connect: {error}");
+            let status = Status::unavailable(message).with_source(error);
+            Err((status, Instant::now() + link.backoff(shared.max_backoff)))
+        }
+    };
+    let next = match &told {
+        Ok(connection) => LinkState::Connected(connection.clone()),
+        Err((status, until)) => LinkState::Failed {
+            status: status.clone(),
+            until: *until,
+        },
+    };
+    let before = std::mem::replace(&mut link.state, next);
+    drop(link);
+    // Their wakers are called without the lock.
+    if let LinkState::Connecting { waiting, .. } = before {
+        for sender in waiting {
+            let _ = sender.send(match &told {
+                Ok(connection) => Ok(connection.clone()),
+                Err((status, _)) => Err(status.clone()),
+            });
+        }
+    }
+}
+
+impl Link {
+    /// The pause after a try that has failed.
+    fn backoff(&mut self, max: Duration) -> Duration {
+        let factor = 1.6_f64.powi(i32::try_from(self.failures).unwrap_or(i32::MAX));
+        self.failures = self.failures.saturating_add(1);
+        let pause = FIRST_BACKOFF.as_secs_f64() * factor;
+        // At most the fifth more or less.
+        let jitter = 0.8 + 0.4 * self.rng.next_f64();
+        Duration::from_secs_f64(pause.min(max.as_secs_f64()) * jitter)
+    }
+}
+
+impl Clone for Channel {
+    /// Another handle, without a reservation.
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            state: match &self.state {
+                Hold::Connected(connection) => Hold::Connected(connection.clone()),
+                Hold::None | Hold::Waiting(_) => Hold::None,
+            },
+        }
+    }
+}
+
+impl Service<http::Request<GrpcBody>> for Channel {
+    type Response = http::Response<RecvBody>;
+    type Error = Status;
+    type Future = ChannelFuture;
+
+    // None -> Waiting, Connected; Waiting -> None, Connected; Connected -> None.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        loop {
+            match &mut self.state {
+                Hold::Connected(connection) => match ready!(connection.poll_ready(cx)) {
+                    Ok(()) => return Poll::Ready(Ok(())),
+                    // It is lost, and another is made.
+                    Err(_) => self.state = Hold::None,
+                },
+                Hold::None => self.state = Self::hold(&self.shared)?,
+                Hold::Waiting(receiver) => {
+                    let told = ready!(Pin::new(receiver).poll(cx));
+                    self.state = Hold::None;
+                    if let Ok(outcome) = told {
+                        self.state = Hold::Connected(outcome?);
+                    }
+                }
+            }
+        }
+    }
+
+    fn call(&mut self, request: http::Request<GrpcBody>) -> ChannelFuture {
+        ChannelFuture {
+            state: match &mut self.state {
+                Hold::Connected(connection) => Calling::Sent {
+                    response: connection.call(request),
+                },
+                Hold::None | Hold::Waiting(_) => Calling::NotReady,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            Hold::None => "idle",
+            Hold::Waiting(_) => "connecting",
+            Hold::Connected(_) => "connected",
+        };
+        f.debug_struct("Channel")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The response of a [`Channel`].
+    ///
+    /// **Cancellation.** Dropping it ends the call.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ChannelFuture {
+        #[pin]
+        state: Calling,
+    }
+}
+
+pin_project! {
+    #[project = CallingProj]
+    enum Calling {
+        Sent { #[pin] response: client::ResponseFuture },
+        NotReady,
+    }
+}
+
+impl Future for ChannelFuture {
+    type Output = Result<http::Response<RecvBody>, Status>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            CallingProj::Sent { response } => response.poll(cx).map_err(Status::from_error),
+            CallingProj::NotReady => Poll::Ready(Err(Status::unavailable(
+                "the channel was called before it was ready",
+            ))),
+        }
+    }
+}
+
+impl fmt::Debug for ChannelFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelFuture").finish_non_exhaustive()
+    }
+}
+
+/// How to connect; see [`Channel::builder`].
+///
+/// `C` is a `Service` from a [`Uri`] to a byte stream.
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before `lazy` or `connect`"]
+pub struct ChannelBuilder<C = Tcp> {
+    uri: Uri,
+    h2: client::Builder,
+    connector: C,
+    authority: Option<http::uri::Authority>,
+    speaks_tls: bool,
+    max_backoff: Duration,
+}
+
+impl<C> ChannelBuilder<C> {
+    /// Changes the settings of HTTP/2: windows, keep-alive pings, limits.
+    pub fn with_http2(mut self, with: impl FnOnce(client::Builder) -> client::Builder) -> Self {
+        self.h2 = with(self.h2);
+        self
+    }
+
+    /// Connects by another service: over TLS (`tower_h2::tls`), a Unix socket, or a proxy.
+    ///
+    /// Only with one is `https` allowed, which it has to see to.
+    pub fn with_connector<D>(self, connector: D) -> ChannelBuilder<D> {
+        ChannelBuilder {
+            uri: self.uri,
+            h2: self.h2,
+            connector,
+            authority: self.authority,
+            speaks_tls: true,
+            max_backoff: self.max_backoff,
+        }
+    }
+
+    /// Sends another host in `:authority` than the one that it connects to.
+    ///
+    /// What is no host leaves it as it is.
+    pub fn with_authority(mut self, authority: &str) -> Self {
+        self.authority = authority.parse().ok().or(self.authority);
+        self
+    }
+
+    /// How long it fails at once after many tries that failed; 120 s by default.
+    pub fn with_max_backoff(mut self, max: Duration) -> Self {
+        self.max_backoff = max;
+        self
+    }
+}
+
+impl<C> ChannelBuilder<C>
+where
+    C: Service<Uri> + Clone + Send + Sync + 'static,
+    C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+{
+    /// Connects when the channel is first used.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTarget`] for `https` without a connector that speaks TLS.
+    pub fn lazy(self) -> Result<Channel, InvalidTarget> {
+        if self.uri.scheme() == Some(&Scheme::HTTPS) && !self.speaks_tls {
+            return Err(InvalidTarget {
+                target: self.uri.to_string(),
+                needs_tls: true,
+            });
+        }
+        let mut parts = self.uri.clone().into_parts();
+        parts.authority = self.authority.or(parts.authority);
+        let origin = Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone());
+        let Self {
+            uri,
+            h2,
+            connector,
+            max_backoff,
+            ..
+        } = self;
+        let h2 = h2.with_origin(&origin);
+        let dial = Box::new(move || -> Dialing {
+            let mut connect = Connect::new(connector.clone(), h2.clone());
+            let uri = uri.clone();
+            Box::pin(async move {
+                poll_fn(|cx| Service::<Uri>::poll_ready(&mut connect, cx)).await?;
+                Ok(connect.call(uri).await?)
+            })
+        });
+        Ok(Channel {
+            shared: Arc::new(Shared {
+                dial,
+                link: Mutex::new(Link {
+                    state: LinkState::Idle,
+                    failures: 0,
+                    rng: SplitMix64::from_entropy(),
+                }),
+                max_backoff,
+            }),
+            state: Hold::None,
+        })
+    }
+
+    /// Connects now.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_ARGUMENT` as for [`lazy`](Self::lazy), `UNAVAILABLE` where the connection can't be made.
+    pub async fn connect(self) -> Result<Channel, Status> {
+        let mut channel = self
+            .lazy()
+            .map_err(|error| Status::invalid_argument(error.to_string()).with_source(error))?;
+        poll_fn(|cx| channel.poll_ready(cx)).await?;
+        Ok(channel)
+    }
+}
+
+/// This is no address that a channel can connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidTarget {
+    target: String,
+    needs_tls: bool,
+}
+
+impl InvalidTarget {
+    fn new(target: &str) -> Self {
+        Self {
+            target: target.to_owned(),
+            needs_tls: false,
+        }
+    }
+}
+
+impl fmt::Display for InvalidTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, needs_tls } = self;
+        match needs_tls {
+            false => write!(
+                f,
+                "{target:?} is no address of a server: try http://host:port"
+            ),
+            true => write!(f, "{target:?} needs a connector that speaks TLS"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidTarget {}
