@@ -52,7 +52,8 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep};
 use tower_classify::{Class, Classify, EveryErrorFails};
 use tower_layer::Layer;
@@ -61,10 +62,15 @@ use tower_service::Service;
 
 use crate::circuit::{Circuit, Outcome, Phase};
 use crate::lent::Lent;
+use crate::turnstile::Turnstile;
 
 mod circuit;
+mod fallback;
 mod lent;
+mod turnstile;
 mod valve;
+
+pub use self::fallback::{Fallback, FallbackFuture, FallbackLayer};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -114,6 +120,8 @@ struct Shared {
     lent: &'static Lent,
     /// The last state; whoever changes the state brings it up to date afterwards.
     states: watch::Sender<State>,
+    /// Told when a request may be admitted that wasn't before.
+    freed: Arc<Notify>,
 }
 
 /// Wraps services in [`Breaker`]s, each with a state of its own unless given a [`Handle`].
@@ -122,6 +130,7 @@ pub struct BreakerLayer<C = EveryErrorFails> {
     origin: Origin,
     classify: C,
     max_wait: Option<Duration>,
+    waits: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -187,6 +196,8 @@ pub struct Breaker<S, C = EveryErrorFails> {
     classify: C,
     max_wait: Option<Duration>,
     readiness: Readiness,
+    /// Where requests wait rather than be refused.
+    turnstile: Option<Box<Turnstile>>,
 }
 
 #[derive(Debug)]
@@ -339,6 +350,7 @@ impl Handle {
         let shared = Arc::new(Shared {
             lent: Lent::borrow(settings, rng),
             states: watch::Sender::new(State::Open),
+            freed: Arc::default(),
         });
         shared.lent.set_owner(&shared);
         Self::of(shared)
@@ -404,8 +416,14 @@ impl Handle {
         pass
     }
 
+    /// Ends when a request may be admitted that wasn't before.
+    fn freed(&self) -> OwnedNotified {
+        Arc::clone(&self.shared.freed).notified_owned()
+    }
+
     #[cold]
     fn announce(&self) {
+        self.shared.freed.notify_waiters();
         let mut announced = None;
         // Two that come at once both tell the latest, so that it is the latest that stays.
         self.shared.states.send_if_modified(|last| {
@@ -440,6 +458,7 @@ impl BreakerLayer {
             origin: Origin::Each(settings),
             classify: EveryErrorFails,
             max_wait: None,
+            waits: false,
         }
     }
 
@@ -449,6 +468,7 @@ impl BreakerLayer {
             origin: Origin::Shared(handle),
             classify: EveryErrorFails,
             max_wait: None,
+            waits: false,
         }
     }
 }
@@ -461,7 +481,15 @@ impl<C> BreakerLayer<C> {
             origin: self.origin,
             classify,
             max_wait: self.max_wait,
+            waits: self.waits,
         }
+    }
+
+    /// See [`Breaker::with_waiting`].
+    #[must_use]
+    pub fn with_waiting(mut self) -> Self {
+        self.waits = true;
+        self
     }
 
     /// See [`Breaker::with_max_wait`].
@@ -485,6 +513,7 @@ where
         };
         Breaker {
             max_wait: self.max_wait,
+            turnstile: self.waits.then(Box::default),
             ..Breaker::new(inner, handle, self.classify.clone())
         }
     }
@@ -499,7 +528,20 @@ impl<S, C> Breaker<S, C> {
             classify,
             max_wait: None,
             readiness: Readiness::Unknown,
+            turnstile: None,
         }
+    }
+
+    /// Isn't ready while it is shut, instead of being ready and refusing.
+    ///
+    /// For what picks among several services by their readiness, and for callers that rather wait: for the end of
+    /// the backoff, a trial's turn, or to be opened by its [`Handle`]. A request is admitted by `poll_ready` then,
+    /// and a handle that is ready and isn't called holds its trial's place until the shortest backoff has passed. Outside
+    /// of a tokio runtime, where nothing ends the wait for a backoff, it refuses.
+    #[must_use]
+    pub fn with_waiting(mut self) -> Self {
+        self.turnstile = Some(Box::default());
+        self
     }
 
     /// Fails requests with [`Refused::Overdue`] once the inner service has not been ready for `max_wait`, and until
@@ -535,8 +577,12 @@ impl<S, C> Breaker<S, C> {
 
     #[cold]
     fn admit_few(&mut self) -> Result<Pass, Refused> {
+        let waited = self
+            .turnstile
+            .as_mut()
+            .and_then(|turnstile| turnstile.take());
         let error = match self.readiness {
-            Readiness::Reserved => match self.handle.admit() {
+            Readiness::Reserved => match waited.map_or_else(|| self.handle.admit(), Ok) {
                 Ok(pass) => {
                     self.readiness = Readiness::Unknown;
                     return Ok(pass);
@@ -558,12 +604,45 @@ impl<S, C> Breaker<S, C> {
 
     /// Whether the next call will fail, whatever the inner service's readiness.
     #[cold]
-    fn is_refused(&mut self) -> bool {
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some(turnstile) = &mut self.turnstile {
+            if ready!(turnstile.poll(&self.handle, cx)).is_ok() {
+                return Poll::Ready(false);
+            }
+        }
         let refused = self.handle.lent.valve.refuses(Instant::now);
         if let Some(retry_after) = refused {
             self.readiness = Readiness::Shut(retry_after);
         }
-        refused.is_some()
+        Poll::Ready(refused.is_some())
+    }
+
+    /// Whether a call may be refused that is made now.
+    fn may_refuse(&self) -> bool {
+        !matches!(self.readiness, Readiness::Reserved)
+            || self.handle.lent.valve.open_epoch().is_none()
+    }
+
+    /// Sends what was admitted.
+    #[inline]
+    fn send<Req>(
+        &mut self,
+        admitted: Result<Pass, Refused>,
+        req: Req,
+    ) -> ResponseFuture<S::Future, C>
+    where
+        S: Service<Req>,
+        C: Clone,
+    {
+        let state = match admitted {
+            Ok(pass) => ResponseState::Called {
+                future: self.inner.call(req),
+                pass,
+                classify: self.classify.clone(),
+            },
+            Err(error) => ResponseState::Refused { error },
+        };
+        ResponseFuture { state }
     }
 
     /// The inner service has failed without a request.
@@ -612,7 +691,7 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if self.handle.lent.valve.open_epoch().is_none() && self.is_refused() {
+        if self.handle.lent.valve.open_epoch().is_none() && ready!(self.poll_refused(cx)) {
             return Poll::Ready(Ok(()));
         }
         match self.inner.poll_ready(cx) {
@@ -631,15 +710,8 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let state = match self.admit() {
-            Ok(pass) => ResponseState::Called {
-                future: self.inner.call(req),
-                pass,
-                classify: self.classify.clone(),
-            },
-            Err(error) => ResponseState::Refused { error },
-        };
-        ResponseFuture { state }
+        let admitted = self.admit();
+        self.send(admitted, req)
     }
 }
 
@@ -651,6 +723,8 @@ where
     fn clone(&self) -> Self {
         Self {
             max_wait: self.max_wait,
+            // Its turn is its own.
+            turnstile: self.turnstile.as_ref().map(|_| Box::default()),
             ..Self::new(
                 self.inner.clone(),
                 self.handle.clone(),
@@ -689,10 +763,17 @@ impl Pass {
     #[inline]
     fn report(&mut self, outcome: Outcome) {
         if let Some(epoch) = self.epoch.take() {
-            if self.lent.valve.finish(epoch, outcome, Instant::now) {
+            let is_changed = self.lent.valve.finish(epoch, outcome, Instant::now);
+            if is_changed || self.lent.valve.open_epoch().is_none() {
                 self.announce();
             }
         }
+    }
+
+    /// Whether the breaker is as it was when this was admitted.
+    fn is_current(&self) -> bool {
+        self.epoch
+            .is_some_and(|epoch| self.lent.valve.look(Circuit::epoch) == epoch)
     }
 
     #[cold]

@@ -50,6 +50,9 @@ fn keeps_the_contract() {
     contract::check(|inner| layer.layer(inner)).assert();
     let waiting = layer.clone().with_max_wait(SECOND);
     contract::check(|inner| waiting.layer(inner)).assert();
+    let pending = layer.clone().with_waiting();
+    contract::check(|inner| pending.layer(inner)).assert();
+    contract::check(|inner| layer.clone().with_fallback(inner.clone()).layer(inner)).assert();
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,4 +302,87 @@ async fn what_outlives_its_breaker_has_no_say_in_the_next() {
         assert_ready_err!(response.poll());
     }
     assert!(next.iter().all(|handle| handle.state() == State::Open));
+}
+
+fn spawn_waiting(settings: Settings) -> (mock::Spawn<Breaker<Mock>>, Server, Handle) {
+    let handle = Handle::with_rng(settings, SplitMix64::new(1));
+    let layer = BreakerLayer::with_handle(handle.clone()).with_waiting();
+    let (service, server) = mock::spawn_layer(layer);
+    (service, server, handle)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_is_not_ready_until_the_backoff_is_over() {
+    let (mut service, mut server, handle) = spawn_waiting(one_fault());
+    fail(&mut service, &mut server).await;
+    assert_eq!(handle.state(), State::Shut);
+    assert_pending!(service.poll_ready());
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(service.is_woken());
+    work(&mut service, &mut server).await;
+    assert_eq!(handle.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_is_woken_by_who_opens_it() {
+    let (mut service, _server, handle) = spawn_waiting(Settings::manual());
+    handle.hold_shut();
+    assert_pending!(service.poll_ready());
+    handle.hold_limited(1);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_take_turns_where_few_are_let_through() {
+    let (mut service, mut server, handle) = spawn_waiting(Settings::manual());
+    handle.hold_limited(1);
+    let mut other = mock::Spawn::new(service.get_ref().clone());
+    assert_ready_ok!(service.poll_ready());
+    assert_pending!(other.poll_ready());
+    let mut response = task::spawn(service.call("first"));
+    assert_request_eq!(server, "first").send_response(200);
+    assert_pending!(other.poll_ready());
+    assert_ready_ok!(response.poll());
+    assert!(other.is_woken());
+    assert_ready_ok!(other.poll_ready());
+    // Nor does one keep its turn that is dropped.
+    assert_pending!(service.poll_ready());
+    drop(other);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_goes_to_the_fallback_and_counts_for_nothing() {
+    let handle = Handle::with_rng(one_fault(), SplitMix64::new(1));
+    let (cache, mut cache_server) = mock::pair::<&'static str, u16>();
+    let layer = BreakerLayer::with_handle(handle.clone()).with_fallback(cache);
+    let (mut service, mut server) = mock::spawn_layer::<&'static str, u16, _>(layer);
+    assert_ready_ok!(service.poll_ready());
+    let mut response = task::spawn(service.call("fails"));
+    assert_request_eq!(server, "fails").send_error("broken");
+    assert_ready_err!(response.poll());
+    assert_eq!(handle.state(), State::Shut);
+
+    for answer in [Ok(203), Err("cold")] {
+        assert_ready_ok!(service.poll_ready());
+        let mut response = task::spawn(service.call("cached"));
+        let request = assert_request_eq!(cache_server, "cached");
+        match answer {
+            Ok(status) => {
+                request.send_response(status);
+                assert_eq!(assert_ready_ok!(response.poll()), status);
+            }
+            Err(error) => {
+                request.send_error(error);
+                assert_eq!(assert_ready_err!(response.poll()).to_string(), error);
+            }
+        }
+    }
+    assert_pending!(server.poll_request());
+    tokio::time::sleep(10 * SECOND).await;
+    assert_ready_ok!(service.poll_ready());
+    let _response = service.call("trial");
+    assert_request_eq!(server, "trial");
 }
