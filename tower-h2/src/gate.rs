@@ -169,6 +169,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[derive(Default)]
@@ -237,5 +240,66 @@ mod tests {
         gate.close();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(enter(&gate, &mut line, &count), Poll::Ready(false));
+    }
+
+    /// What handles may do to a gate.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Enter(usize),
+        Leave,
+        GiveUp(usize),
+        Limit(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0..6_usize).prop_map(Step::Enter),
+            3 => Just(Step::Leave),
+            1 => (0..6_usize).prop_map(Step::GiveUp),
+            1 => (0..4_usize).prop_map(Step::Limit),
+        ];
+        vec(step, 0..100)
+    }
+
+    proptest! {
+        #[test]
+        fn no_place_stays_free_while_someone_waits_unwoken(steps in steps()) {
+            let gate = Gate::new(2);
+            let (mut open, mut limit) = (0_usize, 2_usize);
+            // Each handle's place in the line, how often it was woken, and how often when it joined.
+            let mut lines: [Line; 6] = Default::default();
+            let counts: [Arc<Count>; 6] = Default::default();
+            let mut waits: [Option<usize>; 6] = [None; 6];
+            let woken = |handle: usize| counts[handle].0.load(Ordering::Relaxed);
+            for step in steps {
+                match step {
+                    Step::Enter(handle) => {
+                        let entered = enter(&gate, &mut lines[handle], &counts[handle]);
+                        prop_assert_eq!(entered.is_ready(), open < limit);
+                        open += usize::from(entered.is_ready());
+                        waits[handle] = entered.is_pending().then(|| woken(handle));
+                    }
+                    Step::Leave if open > 0 => {
+                        gate.leave();
+                        open -= 1;
+                    }
+                    Step::Leave => {}
+                    Step::GiveUp(handle) => {
+                        gate.give_up(&mut lines[handle]);
+                        waits[handle] = None;
+                    }
+                    Step::Limit(new) => {
+                        gate.set_limit(new);
+                        limit = new;
+                    }
+                }
+                prop_assert_eq!(gate.open(), open);
+                let free = limit.saturating_sub(open);
+                let waiting = (0..6).filter_map(|handle| Some((handle, waits[handle]?)));
+                let (asleep, called): (Vec<_>, Vec<_>) =
+                    waiting.partition(|&(handle, before)| woken(handle) == before);
+                prop_assert!(asleep.is_empty() || called.len() >= free);
+            }
+        }
     }
 }

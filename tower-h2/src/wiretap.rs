@@ -432,6 +432,9 @@ impl Scan {
 mod tests {
     use std::time::Duration;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     const PING: u8 = 0x6;
@@ -528,5 +531,48 @@ mod tests {
         assert_eq!(empty(&mut bucket), 2);
         bucket.earn(usize::MAX);
         assert_eq!(empty(&mut bucket), 8);
+    }
+
+    proptest! {
+        #[test]
+        fn as_many_tokens_are_taken_as_frames_bring_nothing(
+            frames in vec((0..12_u8, any::<u8>(), 0..40_u32), 0..50),
+            cuts in vec(1..30_usize, 1..20),
+        ) {
+            let allowance = Allowance::new(1000, 1000);
+            let mut scan = Scan::new(None, allowance);
+            let notes = Notes::default();
+            let bytes: Vec<u8> =
+                frames.iter().flat_map(|&(kind, flags, length)| frame(kind, flags, length)).collect();
+            let mut rest = &bytes[..];
+            for &cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                scan.scan(piece, &notes);
+                rest = after;
+            }
+            let idle = frames.iter().filter(|&&(kind, flags, length)| match kind {
+                DATA => length == 0 && flags & END_STREAM == 0,
+                HEADERS | RST_STREAM | CONTINUATION => false,
+                _ => true,
+            });
+            prop_assert_eq!(1000 - scan.allowance.idle.tokens as usize, idle.count());
+            let resets = frames.iter().filter(|frame| frame.0 == RST_STREAM).count();
+            prop_assert_eq!(1000 - scan.allowance.resets.tokens as usize, resets);
+            prop_assert_eq!(notes.is_going_away(), frames.iter().any(|frame| frame.0 == GOAWAY));
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd_to_be_looked_at(
+            pieces in vec(vec(any::<u8>(), 0..200), 0..20),
+        ) {
+            let notes = Notes::default();
+            let mut scan = Scan::new(Some(PREFACE_LEN), Allowance::new(5, 5));
+            for piece in &pieces {
+                scan.scan(piece, &notes);
+            }
+        }
     }
 }

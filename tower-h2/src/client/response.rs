@@ -76,7 +76,7 @@ impl Drop for Upload {
     }
 }
 
-/// The response of a [`Connection`].
+/// The response of a [`Connection`](super::Connection).
 ///
 /// **Cancellation.** Dropping it resets the stream with CANCEL.
 #[must_use = "futures do nothing unless polled"]

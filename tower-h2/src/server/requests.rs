@@ -30,6 +30,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// How many requests are taken in before they are answered, and their responses written.
 const BATCH: usize = 32;
 
+/// How many such turns a connection has before others have theirs.
+const TURNS: usize = 8;
+
 /// An exchange where it stays, in a task or out of one.
 type Placed<F, B> = Pin<Box<Exchange<F, B>>>;
 
@@ -145,7 +148,7 @@ where
     {
         self.waiting
             .retain_mut(|exchange| exchange.as_mut().poll(cx).is_pending());
-        loop {
+        for _ in 0..TURNS {
             // Each turn but the first also writes what the one before has answered.
             if self.accepted.is_empty() {
                 let open = self.take_in(h2, cx)?;
@@ -163,6 +166,9 @@ where
                 h2.graceful_shutdown();
             }
         }
+        // A peer that never stops asking isn't the only one. The answers are written the next time.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Accepts what has arrived, as far as a batch goes; ready where the connection has ended.

@@ -333,3 +333,18 @@ async fn a_connector_that_fails_is_the_source_of_the_error() {
         "no route"
     );
 }
+
+#[test]
+fn connect_keeps_the_contract_of_services() {
+    // The peers' ends, so that the pipes stay open.
+    static FAR: std::sync::Mutex<Vec<DuplexStream>> = std::sync::Mutex::new(Vec::new());
+    tower_test::contract::Checker::new()
+        .requests(|| Uri::from_static("http://localhost"))
+        .responses(|| {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            FAR.lock().unwrap().push(far);
+            near
+        })
+        .check(|connector| Connect::<_, Full<Bytes>>::new(connector, client::Builder::new()))
+        .assert();
+}
