@@ -457,6 +457,12 @@ impl AppService {
         self.built.shutdown.begin();
     }
 
+    /// Waits until nobody holds a [`Shutdown`](crate::Shutdown) any more: WebSockets among others.
+    #[cfg(feature = "server")]
+    pub(crate) async fn released(&self) {
+        self.built.shutdown.released().await;
+    }
+
     /// Runs what [`App::on_shutdown`] was given, once. All of them run.
     ///
     /// # Errors

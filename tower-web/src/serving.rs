@@ -1,6 +1,7 @@
 //! The application behind a socket.
 
 use std::future::Future;
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::net::ToSocketAddrs;
@@ -51,6 +52,9 @@ impl App {
     }
 }
 
+/// How long tasks that know of the shutdown may take to end, after the last connection has.
+const FAREWELL: Duration = Duration::from_secs(10);
+
 async fn serve<L, F>(service: crate::AppService, server: Server<L>, signal: F) -> crate::Result
 where
     L: Accept,
@@ -64,6 +68,13 @@ where
     let served = server.serve_with_shutdown(service.clone(), signal).await;
     // However it has ended, what the application holds is to be given back.
     service.begin_shutdown();
+    // Connections that have left HTTP behind, as WebSockets, aren't the server's any more.
+    if tokio::time::timeout(FAREWELL, service.released())
+        .await
+        .is_err()
+    {
+        tracing::warn!("a task that was told of the shutdown hasn't ended");
+    }
     let stopped = service.stop().await;
     served?;
     stopped

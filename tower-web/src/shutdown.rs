@@ -7,7 +7,7 @@ use tokio::sync::watch;
 /// Tells whether the application is shutting down, for handlers whose responses would go on for ever.
 ///
 /// A stream of events or a WebSocket ends itself when [`wait`](Self::wait) does; what is still open at the drain's
-/// deadline is cut. It is an extractor, and [`RequestHead::shutdown`](crate::extract::RequestHead::shutdown) gives it.
+/// deadline is cut. A task that holds one is waited for, up to ten seconds, after the last connection has ended. It is an extractor, and [`RequestHead::shutdown`](crate::extract::RequestHead::shutdown) gives it.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     began: watch::Receiver<bool>,
@@ -44,6 +44,15 @@ impl ShutdownSource {
 
     pub(crate) fn begin(&self) {
         self.begin.send_replace(true);
+    }
+
+    /// Waits until nobody holds a [`Shutdown`] any more.
+    #[cfg_attr(
+        not(feature = "server"),
+        allow(dead_code, reason = "only a server ends")
+    )]
+    pub(crate) async fn released(&self) {
+        self.begin.closed().await;
     }
 
     pub(crate) fn subscribe(&self) -> Shutdown {

@@ -410,6 +410,8 @@ impl Open {
         // A channel has room for one message more than is asked for.
         let (inbox, messages) = mpsc::channel(0);
         let reason = Arc::new(OnceLock::new());
+        // An application that ends waits for whoever holds it.
+        let _until_the_end = self.shutdown.clone();
         let driver = Driver::new(
             frames,
             &self.settings,

@@ -30,7 +30,7 @@ pub(super) enum Order {
 
 /// How long the closing handshake may take.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long a peer that broke the protocol may take to read why.
+/// How long the end may take once all is said: a peer that broke the protocol has to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// How many orders are carried out before others have their turn.
 const AT_ONCE: usize = 64;
@@ -257,14 +257,14 @@ impl Driver {
             .await;
         }
         let io = self.frames.get_mut();
-        if poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx))
-            .await
-            .is_ok()
-            && broken
-        {
-            // A connection that is closed with bytes unread is reset, and with it goes the farewell.
-            let _ = timeout(LINGER, discard(io)).await;
-        }
+        let end = async {
+            let ended = poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await;
+            if ended.is_ok() && broken {
+                // A connection that is closed with bytes unread is reset, and with it goes the farewell.
+                discard(io).await;
+            }
+        };
+        let _ = timeout(LINGER, end).await;
     }
 }
 

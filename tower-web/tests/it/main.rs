@@ -1,13 +1,20 @@
 //! Public behaviour of tower-web.
+#[cfg(feature = "sse")]
+mod events;
+#[cfg(feature = "files")]
+mod files;
 mod layers;
 mod macros;
 mod mistakes;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod routes;
 #[cfg(feature = "websocket")]
 mod websocket;
-#[cfg(feature = "files")]
-mod files;
-#[cfg(feature = "multipart")]
-mod multipart;
-#[cfg(feature = "sse")]
-mod events;
+#[cfg(all(
+    feature = "files",
+    feature = "server",
+    feature = "sse",
+    feature = "websocket"
+))]
+mod wire;
