@@ -41,6 +41,8 @@ pub(crate) struct Opening {
     pub(crate) accepted: Instant,
     pub(crate) info: ConnectInfo,
     pub(crate) protocols: Protocols,
+    /// What was read of HTTP already.
+    pub(crate) seen: Vec<u8>,
     /// What its server tells it.
     pub(crate) gate: Option<Arc<Gate>>,
 }
@@ -158,8 +160,9 @@ where
         let detecting = Detecting {
             io,
             service,
-            seen: Vec::new(),
+            seen: opening.seen,
         };
+        let detected = detect(&detecting.seen, opening.protocols);
         let mut connection = Self {
             stage: Stage::Detecting { detecting: None },
             schedule: Schedule::new(bounds, opening.accepted),
@@ -172,7 +175,7 @@ where
             draining: false,
             must_drain: false,
         };
-        connection.stage = match detect(&[], opening.protocols) {
+        connection.stage = match detected {
             Detected::Unclear => Stage::Detecting {
                 detecting: Some(detecting),
             },

@@ -41,6 +41,7 @@ impl<S> Requests<S> {
         }
     }
 
+    #[inline]
     fn attach_info(&self, request: &mut Request<Incoming>) {
         if self.attaches_info {
             let info = self.link.info.clone();
@@ -127,6 +128,7 @@ where
     S::Error: Into<BoxError>,
 {
     /// Calls the service, if it is ready now.
+    #[inline]
     fn begin(&self, request: Request<Incoming>) -> State<S, S::Future> {
         let mut service = self.service.borrow_mut();
         // The exchange is polled right after this, and then waits with a waker of its own.
@@ -232,6 +234,7 @@ where
     }
 }
 
+#[inline]
 fn poll_ready<S>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>>
 where
     S: Service<Request<Incoming>>,
@@ -248,6 +251,7 @@ where
     }
 }
 
+#[inline]
 fn call<S>(service: &mut S, request: Request<Incoming>) -> State<S, S::Future>
 where
     S: Service<Request<Incoming>>,

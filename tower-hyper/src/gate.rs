@@ -47,8 +47,10 @@ impl Gate {
     }
 
     pub(crate) fn tell(&self, order: Order) {
-        self.order.fetch_max(order as u8, Ordering::AcqRel);
-        self.ordered.notify_waiters();
+        // Once for each order: whoever is woken by one finds a new one, and gets in line again.
+        if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8 {
+            self.ordered.notify_waiters();
+        }
     }
 
     /// Waits until the order is `order` or a later one.

@@ -33,11 +33,17 @@ mod incoming;
 mod link;
 mod listen;
 mod outgoing;
+#[cfg(feature = "proxy-protocol")]
+mod proxied;
 mod schedule;
 mod server;
 mod settings;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
 mod vetting;
 mod wire;
+mod workers;
 
 pub use crate::connection::Connection;
 pub use crate::failure::{Error, ErrorKind};
@@ -46,3 +52,6 @@ pub use crate::link::{Address, ConnectInfo};
 pub use crate::listen::{Accept, Tcp};
 pub use crate::server::{Handle, Server};
 pub use crate::settings::{Protocols, Settings};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Tls, TlsInfo};
+pub use crate::workers::Workers;

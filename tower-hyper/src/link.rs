@@ -20,6 +20,8 @@ pub struct ConnectInfo {
 struct Facts {
     peer: Address,
     local: Address,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::TlsInfo>,
 }
 
 /// One end of a connection.
@@ -39,8 +41,36 @@ impl ConnectInfo {
     /// The facts of a connection from `peer` to `local`.
     pub fn new(peer: Address, local: Address) -> Self {
         Self {
-            facts: Arc::new(Facts { peer, local }),
+            facts: Arc::new(Facts {
+                peer,
+                local,
+                #[cfg(feature = "tls")]
+                tls: None,
+            }),
         }
+    }
+
+    /// The ends that a proxy has named, if it has.
+    #[cfg(feature = "proxy-protocol")]
+    pub(crate) fn with_ends(mut self, ends: Option<(SocketAddr, SocketAddr)>) -> Self {
+        if let Some((peer, local)) = ends {
+            let facts = Arc::make_mut(&mut self.facts);
+            facts.peer = peer.into();
+            facts.local = local.into();
+        }
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_tls(mut self, tls: crate::TlsInfo) -> Self {
+        Arc::make_mut(&mut self.facts).tls = Some(tls);
+        self
+    }
+
+    /// What the TLS handshake has found out; none where there was none.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&crate::TlsInfo> {
+        self.facts.tls.as_ref()
     }
 
     /// Who is at the other end: a proxy's client, where the PROXY protocol names it.

@@ -11,6 +11,9 @@ use tokio::net::{UnixListener, UnixStream, unix};
 
 use crate::{Address, ConnectInfo};
 
+/// How many connections may wait to be accepted.
+pub(crate) const BACKLOG: u32 = 1024;
+
 /// A source of connections: a listening socket, or anything else that yields byte streams.
 ///
 /// Implement it for sources of your own; a server then bounds, detects and drains as for a socket.
@@ -33,7 +36,7 @@ use crate::{Address, ConnectInfo};
 ///     }
 /// }
 /// ```
-pub trait Accept: Send {
+pub trait Accept: Send + 'static {
     /// The connections.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -54,6 +57,7 @@ pub trait Accept: Send {
 #[derive(Debug)]
 pub struct Tcp {
     listener: TcpListener,
+    reuses_port: bool,
     /// The address of every connection's end, where the socket is bound to just one.
     local: Option<SocketAddr>,
 }
@@ -66,8 +70,44 @@ impl Tcp {
         let local = listener.local_addr()?;
         Ok(Self {
             listener,
+            reuses_port: false,
             local: (!local.ip().is_unspecified()).then_some(local),
         })
+    }
+
+    /// Takes over a listening socket of the standard library. It is made non-blocking.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Self::new(TcpListener::from_std(listener)?)
+    }
+
+    /// Listens on an address with `SO_REUSEPORT`, so that other sockets may, too; Unix only.
+    ///
+    /// Other processes of the same user may as well, and then get some of the connections.
+    #[cfg(unix)]
+    pub fn bind_reusing_port(address: SocketAddr) -> io::Result<Self> {
+        let socket = crate::workers::socket_reusing_port(address)?;
+        let mut tcp = Self::new(socket.listen(BACKLOG)?)?;
+        tcp.reuses_port = true;
+        Ok(tcp)
+    }
+
+    /// Takes over the sockets that a supervisor such as systemd passes on by `LISTEN_FDS`.
+    ///
+    /// There are some only in the process that they are meant for, and only at the first call.
+    ///
+    /// **Errors.** One isn't a TCP socket that listens.
+    #[cfg(feature = "listenfd")]
+    pub fn inherited() -> io::Result<Vec<Self>> {
+        let mut passed = listenfd::ListenFd::from_env();
+        (0..passed.len())
+            .filter_map(|index| passed.take_tcp_listener(index).transpose())
+            .map(|listener| listener.and_then(Self::from_std))
+            .collect()
+    }
+
+    pub(crate) fn reuses_port(&self) -> bool {
+        self.reuses_port
     }
 
     /// The address that it is bound to.
@@ -107,6 +147,20 @@ impl Accept for UnixListener {
 #[cfg(unix)]
 fn unix_end(address: &unix::SocketAddr) -> Address {
     Address::Unix(address.as_pathname().map(Into::into))
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Tcp {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for Tcp {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.listener.as_socket()
+    }
 }
 
 /// Whether only the connection that was to be accepted has failed, so that the next may be asked for at once.

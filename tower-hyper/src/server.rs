@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
 use tower_close::{Close, Closing, NotClosed};
 use tower_deadline::Deadline;
 use tower_service::Service;
@@ -17,7 +20,11 @@ use tower_service::Service;
 use crate::connection::{Connection, Opening};
 use crate::gate::{Entered, Gate, Order};
 use crate::listen::{Tcp, concerns_one_connection};
-use crate::{Accept, Error, ErrorKind, Incoming, Settings};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+use crate::transport::{Preparation, Prepared, Transport};
+use crate::workers::{Workers, another, spawn};
+use crate::{Accept, ConnectInfo, Error, ErrorKind, Incoming, Settings};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -63,7 +70,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 #[must_use = "a server does nothing until it serves"]
 pub struct Server<L> {
-    listener: L,
+    /// At least one. Each has an accept loop.
+    listeners: Vec<L>,
     options: Options,
     gate: Arc<Gate>,
 }
@@ -71,6 +79,7 @@ pub struct Server<L> {
 #[derive(Debug, Clone)]
 struct Options {
     settings: Settings,
+    preparation: Preparation,
     max_connections: usize,
     drain_timeout: Duration,
 }
@@ -91,7 +100,79 @@ impl Server<Tcp> {
 
     /// The address that it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listeners[0].local_addr()
+    }
+
+    /// Accepts by as many loops as `count`, each in a task with a duplicate of the socket; one by default.
+    ///
+    /// **Errors.** The socket can't be duplicated.
+    pub fn with_accept_loops(mut self, count: usize) -> io::Result<Self> {
+        self.listeners.truncate(count.max(1));
+        while self.listeners.len() < count {
+            let another = Tcp::from_std(another(&self.listeners[0])?)?;
+            self.listeners.push(another);
+        }
+        Ok(self)
+    }
+
+    /// Serves on threads of their own, as [`serve_with_shutdown`](Self::serve_with_shutdown) does on the
+    /// runtime that it is called on. See [`Workers`].
+    ///
+    /// **Errors.** A socket can't be duplicated, a thread can't be started, or one has panicked.
+    pub async fn serve_on<S, B, F>(
+        self,
+        workers: Workers,
+        service: S,
+        signal: F,
+    ) -> Result<(), Error>
+    where
+        // The service.
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        // Its responses' bodies.
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+        // What tells it to stop.
+        F: Future<Output = ()>,
+    {
+        let Self {
+            listeners,
+            options,
+            gate,
+        } = self;
+        let owner = Owner(Arc::clone(&gate));
+        let (sender, mut ended) = mpsc::unbounded_channel();
+        for index in 0..workers.count() {
+            let listener = another(&listeners[0])?;
+            let (options, gate, service) = (options.clone(), Arc::clone(&gate), service.clone());
+            spawn(index, sender.clone(), move || async move {
+                let mut listener = Tcp::from_std(listener)?;
+                tokio::select! {
+                    () = accept_all(&mut listener, &options, &gate, service) => {}
+                    () = gate.told(Order::Drain) => {}
+                }
+                drop(listener);
+                // Its connections would end with its runtime, so that it stays until they have.
+                gate.fewer_than(1).await;
+                Ok(())
+            })?;
+        }
+        drop(sender);
+        // Nobody accepts from these.
+        drop(listeners);
+        tokio::select! {
+            result = ended.recv() => result.unwrap_or(Ok(()))?,
+            () = signal => {}
+            () = gate.told(Order::Drain) => {}
+        }
+        drain(&gate, options.drain_timeout).await;
+        drop(owner);
+        while let Some(result) = ended.recv().await {
+            result?;
+        }
+        Ok(())
     }
 }
 
@@ -109,9 +190,10 @@ impl<L> Server<L> {
     /// A server of the connections that `listener` yields.
     pub fn new(listener: L) -> Self {
         Self {
-            listener,
+            listeners: vec![listener],
             options: Options {
                 settings: Settings::new(),
+                preparation: Preparation::default(),
                 max_connections: usize::MAX,
                 drain_timeout: Duration::from_secs(30),
             },
@@ -122,6 +204,24 @@ impl<L> Server<L> {
     /// How each connection is served.
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.options.settings = settings;
+        self
+    }
+
+    /// Expects the PROXY protocol's header, version 1 or 2, at the beginning of each connection, and takes the
+    /// client's address from it.
+    ///
+    /// Only for a server that nobody but the proxy can reach: whoever connects can name any address. A connection
+    /// without the header is closed.
+    #[cfg(feature = "proxy-protocol")]
+    pub fn with_proxy_protocol(mut self) -> Self {
+        self.options.preparation.proxied = true;
+        self
+    }
+
+    /// Speaks TLS.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.options.preparation.tls = Some(tls);
         self
     }
 
@@ -190,22 +290,33 @@ impl<L: Accept> Server<L> {
             return Err(Error::new(ErrorKind::NoRuntime));
         }
         let Self {
-            mut listener,
+            listeners,
             options,
             gate,
         } = self;
         let owner = Owner(Arc::clone(&gate));
+        // They end with the set, and the sockets with them.
+        let mut loops = JoinSet::new();
+        for mut listener in listeners {
+            let (options, gate, service) = (options.clone(), Arc::clone(&gate), service.clone());
+            loops.spawn(async move { accept_all(&mut listener, &options, &gate, service).await });
+        }
         tokio::select! {
-            () = accept_all(&mut listener, &options, &gate, service) => {}
+            () = all(&mut loops) => {}
             () = signal => {}
             () = gate.told(Order::Drain) => {}
         }
         // New connections are refused from here on, rather than left in the backlog.
-        drop(listener);
+        loops.shutdown().await;
         drain(&gate, options.drain_timeout).await;
         drop(owner);
         Ok(())
     }
+}
+
+/// Waits until all loops have ended.
+async fn all(loops: &mut JoinSet<()>) {
+    while loops.join_next().await.is_some() {}
 }
 
 /// Ends all connections with the server's future, however that ends.
@@ -254,14 +365,18 @@ where
         match listener.accept().await {
             Ok(Some((io, info))) => {
                 pause = PAUSE;
-                let opening = Opening {
-                    accepted: Instant::now(),
+                let accepted = Accepted {
+                    io,
                     info,
-                    protocols: options.settings.values.protocols,
-                    gate: Some(Arc::clone(gate)),
+                    at: Instant::now(),
+                    entered: gate.enter(),
                 };
-                let connection = Connection::new(&options.settings, io, opening, service.clone());
-                tokio::spawn(run(connection, gate.enter()));
+                if options.preparation.is_none() {
+                    tokio::spawn(accepted.serve(options, gate, service.clone()));
+                } else {
+                    let (options, gate) = (options.clone(), Arc::clone(gate));
+                    tokio::spawn(accepted.prepare_and_serve(options, gate, service.clone()));
+                }
             }
             Ok(None) => return,
             Err(error) if concerns_one_connection(&error) => {}
@@ -273,6 +388,105 @@ where
             }
         }
     }
+}
+
+/// A connection that nothing was read of yet.
+struct Accepted<IO> {
+    io: IO,
+    info: ConnectInfo,
+    at: Instant,
+    entered: Entered,
+}
+
+impl<IO> Accepted<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Serves HTTP from the first byte on.
+    fn serve<S, B>(
+        self,
+        options: &Options,
+        gate: &Arc<Gate>,
+        service: S,
+    ) -> impl Future<Output = ()> + Send + use<IO, S, B>
+    where
+        // The service.
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        // Its responses' bodies.
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let prepared = Prepared {
+            transport: Transport::Plain(self.io),
+            info: self.info,
+            protocols: options.settings.values.protocols,
+            seen: Vec::new(),
+        };
+        let connection = open(prepared, self.at, options, gate, service);
+        run(connection, self.entered)
+    }
+
+    /// Does what comes before HTTP, by the deadline of the first head, and then serves.
+    async fn prepare_and_serve<S, B>(self, options: Options, gate: Arc<Gate>, service: S)
+    where
+        // The service.
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        // Its responses' bodies.
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let Self {
+            io,
+            info,
+            at,
+            entered,
+        } = self;
+        let values = &options.settings.values;
+        let preparing = options.preparation.prepare(io, info, values.protocols);
+        let prepared = tokio::select! {
+            biased;
+            // It has asked for nothing yet.
+            () = gate.told(Order::Drain) => return,
+            prepared = timeout_at(at + values.bounds.head, preparing) => prepared,
+        };
+        let connection = async {
+            let prepared = prepared.map_err(|_| Error::new(ErrorKind::HeadTimeout))??;
+            open(prepared, at, &options, &gate, service).await
+        };
+        run(connection, entered).await;
+    }
+}
+
+fn open<IO, S, B>(
+    prepared: Prepared<IO>,
+    accepted: Instant,
+    options: &Options,
+    gate: &Arc<Gate>,
+    service: S,
+) -> Connection<Transport<IO>, S, B>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    // The service.
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    // Its responses' bodies.
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    let opening = Opening {
+        accepted,
+        info: prepared.info,
+        protocols: prepared.protocols,
+        seen: prepared.seen,
+        gate: Some(Arc::clone(gate)),
+    };
+    Connection::new(&options.settings, prepared.transport, opening, service)
 }
 
 /// One connection's task.

@@ -216,6 +216,7 @@ impl Settings {
             accepted: Instant::now(),
             info,
             protocols: self.values.protocols,
+            seen: Vec::new(),
             gate: None,
         };
         Connection::new(self, io, opening, service)

@@ -5,5 +5,9 @@
 mod deadlines;
 mod exchanges;
 mod malformed;
+#[cfg(feature = "proxy-protocol")]
+mod proxied;
 mod servers;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;

@@ -121,6 +121,6 @@ async fn garbage_in_chunks_ends_the_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn expectations_that_cannot_be_met_are_refused() {
-    let request = "POST / HTTP/1.1\r\nhost: a\r\nexpect: cake\r\ncontent-length: 0\r\n\r\n";
+    let request = "POST / HTTP/1.1\r\nhost: a\r\nexpect: cake\r\ncontent-length: 3\r\n\r\n";
     assert_eq!(status(request).await, "417");
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tower_close::{Close, NotClosed};
 use tower_deadline::Deadline;
-use tower_hyper::{Accept, ConnectInfo, Handle, Server};
+use tower_hyper::{Accept, ConnectInfo, Handle, Server, Workers};
 use tower_util::service_fn;
 
 use crate::support::{app, read_all, read_response};
@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// Yields what comes through a channel.
-struct InMemory(mpsc::UnboundedReceiver<io::Result<DuplexStream>>);
+pub(crate) struct InMemory(mpsc::UnboundedReceiver<io::Result<DuplexStream>>);
 
 impl Accept for InMemory {
     type Io = DuplexStream;
@@ -29,22 +29,22 @@ impl Accept for InMemory {
     }
 }
 
-struct Door(mpsc::UnboundedSender<io::Result<DuplexStream>>);
+pub(crate) struct Door(mpsc::UnboundedSender<io::Result<DuplexStream>>);
 
 impl Door {
-    fn connect(&self) -> DuplexStream {
+    pub(crate) fn connect(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(1024);
         let _ = self.0.send(Ok(server));
         client
     }
 }
 
-fn in_memory() -> (Door, Server<InMemory>) {
+pub(crate) fn in_memory() -> (Door, Server<InMemory>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     (Door(sender), Server::new(InMemory(receiver)))
 }
 
-fn start(server: Server<InMemory>) -> (Handle, tokio::task::JoinHandle<()>) {
+pub(crate) fn start(server: Server<InMemory>) -> (Handle, tokio::task::JoinHandle<()>) {
     let handle = server.handle();
     let serving = tokio::spawn(async { server.serve(service_fn(app)).await.unwrap() });
     (handle, serving)
@@ -209,4 +209,59 @@ async fn out_of_descriptors_the_server_pauses_and_goes_on() {
     client.write_all(GET).await.unwrap();
     read_response(&mut client, "hello").await;
     assert_eq!(start.elapsed().as_millis(), 10 + 20 + 40 + 80);
+}
+
+async fn get(address: std::net::SocketAddr) -> String {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    read_all(&mut client).await
+}
+
+#[tokio::test]
+async fn workers_serve_on_threads_of_their_own_and_drain() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let (address, handle) = (server.local_addr().unwrap(), server.handle());
+    let app = service_fn(|_: http::Request<tower_hyper::Incoming>| async {
+        let name = std::thread::current().name().map(ToOwned::to_owned);
+        Ok::<_, String>(crate::support::full(name.unwrap_or_default()))
+    });
+    let serving = tokio::spawn(server.serve_on(Workers::new(2), app, std::future::pending()));
+    for _ in 0..20 {
+        let response = get(address).await;
+        assert!(response.contains("tower-hyper-"), "{response}");
+    }
+    handle.shutdown();
+    serving.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn workers_may_have_sockets_of_their_own() {
+    let listener = tower_hyper::Tcp::bind_reusing_port("127.0.0.1:0".parse().unwrap()).unwrap();
+    let server = Server::new(listener);
+    let (address, handle) = (server.local_addr().unwrap(), server.handle());
+    let app = service_fn(app);
+    let serving = tokio::spawn(server.serve_on(Workers::new(2), app, std::future::pending()));
+    // Until the first socket is closed, its backlog has some connections that nobody accepts.
+    while TcpStream::connect(address).await.is_err() {}
+    handle.shutdown();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn several_loops_may_accept() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = server.with_accept_loops(3).unwrap();
+    let (address, handle) = (server.local_addr().unwrap(), server.handle());
+    let serving = tokio::spawn(server.serve(service_fn(app)));
+    for _ in 0..20 {
+        assert!(get(address).await.ends_with("hello"));
+    }
+    handle.shutdown();
+    serving.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
 }
