@@ -1,5 +1,7 @@
 //! The distributions that the models draw from.
 
+use std::sync::{Arc, Mutex};
+
 use tower_rng::{Rng, SplitMix64};
 
 use crate::world::Nanos;
@@ -9,6 +11,22 @@ pub(crate) fn stream(seed: u64, purpose: u64) -> SplitMix64 {
     let mut rng = SplitMix64::new(seed ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     // Seeds that are close give first numbers that are not.
     rng.split()
+}
+
+/// A generator whose clones draw from the same sequence in turn: for what is cloned and must not repeat itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared(Arc<Mutex<SplitMix64>>);
+
+impl Shared {
+    pub(crate) fn new(rng: SplitMix64) -> Self {
+        Self(Arc::new(Mutex::new(rng)))
+    }
+}
+
+impl Rng for Shared {
+    fn next_u64(&mut self) -> u64 {
+        self.0.lock().expect("drawing doesn't panic").next_u64()
+    }
 }
 
 /// Exponential: the gaps of a Poisson process.

@@ -14,12 +14,15 @@ mod chance;
 mod endpoint;
 mod experiment;
 mod fleet;
+mod hedging;
 mod link;
 mod picking;
 mod plot;
+mod pooled;
 mod record;
 mod server;
 mod sharing;
+mod storm;
 mod world;
 
 use std::error::Error;
@@ -83,14 +86,18 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
 
 /// All of them, with the parameters that their files state.
 fn experiments() -> Result<Vec<Experiment>, Box<dyn Error>> {
+    // A macro, as the name of an included file must be a literal.
+    macro_rules! parameters {
+        ($name:literal) => {
+            &toml::from_str(include_str!(concat!("../experiments/", $name, ".toml")))?
+        };
+    }
     Ok(vec![
-        fleet::experiment(&toml::from_str(include_str!("../experiments/fleet.toml"))?),
-        picking::buoyant(&toml::from_str(include_str!(
-            "../experiments/buoyant.toml"
-        ))?),
-        picking::failing(&toml::from_str(include_str!(
-            "../experiments/failing.toml"
-        ))?),
+        fleet::experiment(parameters!("fleet")),
+        picking::buoyant(parameters!("buoyant")),
+        picking::failing(parameters!("failing")),
+        hedging::experiment(parameters!("hedging")),
+        storm::experiment(parameters!("storm")),
     ])
 }
 
