@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ours::balance::p2c::Balance;
 use ours::buffer::{Buffer, BufferLayer};
+use ours::classify::EveryErrorIsRetryable;
 use ours::discover::Discover;
 use ours::hedge::{Hedge, HedgeLayer};
 use ours::limit::bulkhead::Bulkhead;
@@ -16,7 +17,6 @@ use ours::reconnect::Reconnect;
 use ours::retry::Retry;
 use ours::retry::backoff::ExponentialBackoffMaker;
 use ours::retry::budget::TpsBudget;
-use ours::classify::EveryErrorIsRetryable;
 use ours::retry::standard::StandardPolicy;
 use ours::timeout::Timeout;
 pub use ours::util::OptionLayer;
@@ -71,7 +71,10 @@ pub fn smooth_rate_limit<S>(inner: S, num: u64, per: Duration) -> RateLimit<S> {
 }
 
 pub fn retried<S>(inner: S) -> Option<Retry<StandardPolicy<EveryErrorIsRetryable>, S>> {
-    Some(Retry::new(StandardPolicy::new(EveryErrorIsRetryable), inner))
+    Some(Retry::new(
+        StandardPolicy::new(EveryErrorIsRetryable),
+        inner,
+    ))
 }
 
 pub fn reconnect<M, Target>(

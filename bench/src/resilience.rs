@@ -22,8 +22,8 @@ use tower_balance::pool::Pool;
 use tower_breaker::{BreakerLayer, Settings};
 use tower_deadline::{Deadline, DeadlineLayer};
 use tower_discover::Change;
-use tower_service::Service;
 use tower_layer::Layer;
+use tower_service::Service;
 
 const ROUNDS: usize = 9;
 
@@ -84,10 +84,7 @@ type Balance = upstream::balance::p2c::Balance<
     upstream::discover::ServiceList<Vec<upstream::load::PendingRequests<Echo>>>,
     u64,
 >;
-type Theirs = upstream::buffer::Buffer<
-    u64,
-    <Balance as upstream::Service<u64>>::Future,
->;
+type Theirs = upstream::buffer::Buffer<u64, <Balance as upstream::Service<u64>>::Future>;
 
 async fn our_pool(endpoints: usize) -> OurPool {
     let inserts = (0..endpoints).map(|key| Ok::<_, Infallible>(Change::Insert(key, ())));
@@ -143,7 +140,9 @@ where
 async fn call_ours(service: &mut OurPool, calls: u32) -> f64 {
     let start = Instant::now();
     for n in 0..calls {
-        poll_fn(|cx| Service::<u64>::poll_ready(service, cx)).await.expect("ready");
+        poll_fn(|cx| Service::<u64>::poll_ready(service, cx))
+            .await
+            .expect("ready");
         black_box(service.call(u64::from(n)).await.expect("an answer"));
     }
     start.elapsed().as_nanos() as f64 / f64::from(calls)
@@ -160,12 +159,19 @@ async fn call_theirs(service: &mut Theirs, calls: u32) -> f64 {
 }
 
 fn current_thread() -> Runtime {
-    Builder::new_current_thread().enable_time().build().expect("a runtime")
+    Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime")
 }
 
 fn two_threads() -> Runtime {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(2).enable_time().build().expect("a runtime")
+    builder
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime")
 }
 
 /// Nanoseconds per call of all tasks together.
@@ -175,7 +181,9 @@ where
     F: Future<Output = f64> + Send + 'static,
 {
     let start = Instant::now();
-    let tasks: Vec<_> = (0..256).map(|_| tokio::spawn(run(service.clone()))).collect();
+    let tasks: Vec<_> = (0..256)
+        .map(|_| tokio::spawn(run(service.clone())))
+        .collect();
     for task in tasks {
         task.await.expect("no panic");
     }
@@ -198,7 +206,12 @@ fn pools() {
             || runtime.block_on(call_ours(&mut ours, 100_000)),
             || runtime.block_on(call_theirs(&mut theirs, 30_000)),
         );
-        row(&format!("{endpoints} endpoints, one caller"), ours, theirs, 0.4);
+        row(
+            &format!("{endpoints} endpoints, one caller"),
+            ours,
+            theirs,
+            0.4,
+        );
     }
     for endpoints in [10, 1_000, 10_000] {
         let runtime = two_threads();
@@ -216,7 +229,12 @@ fn pools() {
                 }))
             },
         );
-        row(&format!("{endpoints} endpoints, 256 tasks on 2 threads"), ours, theirs, 0.5);
+        row(
+            &format!("{endpoints} endpoints, 256 tasks on 2 threads"),
+            ours,
+            theirs,
+            0.5,
+        );
     }
 }
 
@@ -227,17 +245,23 @@ fn updates() -> f64 {
     runtime.block_on(async {
         let (sender, changes) = mpsc::unbounded_channel();
         let discover = UnboundedReceiverStream::new(changes);
-        let pool: OurPool = Pool::builder(discover, Connect).spawn::<u64>().expect("a runtime");
+        let pool: OurPool = Pool::builder(discover, Connect)
+            .spawn::<u64>()
+            .expect("a runtime");
         let insert = |key| sender.send(Ok::<_, Infallible>(Change::Insert(key, ())));
         (0..10_000).for_each(|key| insert(key).expect("the pool is there"));
         while pool.census().ready < 10_000 {
             tokio::task::yield_now().await;
         }
         for n in 0..CHANGES / 2 {
-            sender.send(Ok(Change::Remove(n % 10_000))).expect("the pool is there");
+            sender
+                .send(Ok(Change::Remove(n % 10_000)))
+                .expect("the pool is there");
             insert(n % 10_000).expect("the pool is there");
         }
-        sender.send(Ok(Change::Remove(0))).expect("the pool is there");
+        sender
+            .send(Ok(Change::Remove(0)))
+            .expect("the pool is there");
         let start = Instant::now();
         while pool.census().known() >= 10_000 || pool.census().connecting > 0 {
             tokio::task::yield_now().await;
@@ -249,11 +273,19 @@ fn updates() -> f64 {
 fn layers() {
     let runtime = current_thread();
     let _entered = runtime.enter();
-    let clock = median((0..ROUNDS).map(|_| nanos(1_000_000, || {
-        black_box(tokio::time::Instant::now());
-    })).collect());
+    let clock = median(
+        (0..ROUNDS)
+            .map(|_| {
+                nanos(1_000_000, || {
+                    black_box(tokio::time::Instant::now());
+                })
+            })
+            .collect(),
+    );
     println!("\nreading the clock: {clock:.1} ns\n");
-    println!("| beside the same call without it | ns more | of which clock | rest | kept |\n|---|---|---|---|---|");
+    println!(
+        "| beside the same call without it | ns more | of which clock | rest | kept |\n|---|---|---|---|---|"
+    );
     let bare = || nanos(1_000_000, || call_now(&mut Echo));
     let report = |name: &str, with: &mut dyn FnMut() -> f64| {
         let (with, without) = medians(with, bare);
@@ -263,12 +295,20 @@ fn layers() {
         println!("| {name} | {more:.1} | {clock:.1} | {rest:.1} (≤ 10) | {kept} |");
     };
     let mut breaker = BreakerLayer::new(Settings::default()).layer(Echo);
-    report("breaker", &mut || nanos(1_000_000, || call_now(&mut breaker)));
-    let mut deadline = DeadlineLayer::new().with_max(Duration::from_secs(1)).layer(Echo);
-    report("deadline, set", &mut || nanos(1_000_000, || call_now(&mut deadline)));
+    report("breaker", &mut || {
+        nanos(1_000_000, || call_now(&mut breaker))
+    });
+    let mut deadline = DeadlineLayer::new()
+        .with_max(Duration::from_secs(1))
+        .layer(Echo);
+    report("deadline, set", &mut || {
+        nanos(1_000_000, || call_now(&mut deadline))
+    });
     let mut inherits = DeadlineLayer::new().layer(Echo);
     Deadline::after(Duration::from_secs(3_600)).enter(|| {
-        report("deadline, inherited", &mut || nanos(1_000_000, || call_now(&mut inherits)));
+        report("deadline, inherited", &mut || {
+            nanos(1_000_000, || call_now(&mut inherits))
+        });
     });
 
     println!("\n| allocations in 1000 calls | |\n|---|---|");
@@ -285,6 +325,9 @@ fn layers() {
 
 fn main() {
     pools();
-    println!("\none update of discovery over 10 000 endpoints: {:.0} ns (≤ 5000)", updates());
+    println!(
+        "\none update of discovery over 10 000 endpoints: {:.0} ns (≤ 5000)",
+        updates()
+    );
     layers();
 }

@@ -16,8 +16,8 @@ use tower_service::Service;
 
 use crate::BoxError;
 use crate::body::Body;
-use crate::extract::{Request, Requirements};
-use crate::handler::{Answers, Endpoint, Handler, IntoHandler, Resource, Routes};
+use crate::extract::{Request, RequestHead, Requirements, Route};
+use crate::handler::{Answers, Call, Endpoint, Handler, IntoHandler, Resource, Routes};
 use crate::layered::{
     BoxFuture, CatchPanic, Erased, ErasedLayer, Next, Stage, erase, panicked, wrap,
 };
@@ -417,24 +417,23 @@ struct Core {
 }
 
 impl Core {
-    fn answer(&self, request: Request) -> BoxFuture<Response> {
-        if self.rewrites.is_empty() {
-            return self.router.answer(request);
+    #[inline]
+    fn answer(&self, call: &mut Option<Call>) -> BoxFuture<Response> {
+        if let (Some(call), false) = (&mut *call, self.rewrites.is_empty()) {
+            let parts = &mut call.head.parts;
+            let rewrite = || self.rewrites.iter().for_each(|rewrite| rewrite(parts));
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(rewrite)) {
+                return Box::pin(std::future::ready(panicked(&*panic).into_response()));
+            }
         }
-        let (mut parts, body) = request.into_parts();
-        let rewritten = catch_unwind(AssertUnwindSafe(|| {
-            self.rewrites.iter().for_each(|rewrite| rewrite(&mut parts))
-        }));
-        match rewritten {
-            Ok(()) => self.router.answer(Request::from_parts(parts, body)),
-            Err(panic) => Box::pin(std::future::ready(panicked(&*panic).into_response())),
-        }
+        self.router.answer(call)
     }
 }
 
 impl Stage for Arc<Core> {
     fn run(&self, request: Request) -> BoxFuture<Response> {
-        Box::pin(CatchPanic::new(self.answer(request)))
+        let (head, body) = RequestHead::new(request);
+        Box::pin(CatchPanic::new(self.answer(&mut Some(Call { head, body }))))
     }
 }
 
@@ -505,12 +504,26 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> AppFuture {
-        let request = request.map(Body::new);
-        let head = request.method() == Method::HEAD;
+    fn call(
+        &mut self,
+        #[cfg_attr(
+            not(all(feature = "server", feature = "websocket")),
+            allow(unused_mut, reason = "only a WebSocket over HTTP/2 is asked for otherwise")
+        )]
+        mut request: http::Request<B>,
+    ) -> AppFuture {
+        #[cfg(all(feature = "server", feature = "websocket"))]
+        crate::websocket::route_tunnel(&mut request);
+        let (parts, body) = request.into_parts();
+        let body = Body::new(body);
+        let head = parts.method == Method::HEAD;
         let running = match &self.built.layers {
-            None => self.built.core.answer(request),
-            Some(layers) => layers.run(request),
+            None => {
+                let route = Route::default();
+                let head = RequestHead { parts, route };
+                self.built.core.answer(&mut Some(Call { head, body }))
+            }
+            Some(layers) => layers.run(Request::from_parts(parts, body)),
         };
         AppFuture {
             running: CatchPanic::new(running),

@@ -206,25 +206,22 @@ impl Body {
 
     /// The same body, which fails with [`BodyError::TooLarge`] once it is larger than `limit` bytes, and at
     /// once where its declared length is.
-    pub fn with_limit(self, limit: u64) -> Self {
-        if http_body::Body::size_hint(&self).lower() > limit {
-            return Self {
-                kind: Kind::TooLarge { limit },
-            };
-        }
-        let kind = match self.kind {
+    pub fn with_limit(mut self, limit: u64) -> Self {
+        self.limit(limit);
+        self
+    }
+
+    pub(crate) fn limit(&mut self, limit: u64) {
+        match &mut self.kind {
+            Kind::Empty | Kind::TooLarge { .. } => return,
+            Kind::Full(_) => {}
             #[cfg(feature = "server")]
-            Kind::Incoming { inner, .. } => Kind::Incoming {
-                inner,
-                bound: Bound { limit, left: limit },
-            },
-            Kind::Boxed { inner, .. } => Kind::Boxed {
-                inner,
-                bound: Bound { limit, left: limit },
-            },
-            kind @ (Kind::Empty | Kind::Full(_) | Kind::TooLarge { .. }) => kind,
-        };
-        Self { kind }
+            Kind::Incoming { bound, .. } => *bound = Bound { limit, left: limit },
+            Kind::Boxed { bound, .. } => *bound = Bound { limit, left: limit },
+        }
+        if http_body::Body::size_hint(self).lower() > limit {
+            self.kind = Kind::TooLarge { limit };
+        }
     }
 
     /// Reads the body to its end. Trailers are dropped.

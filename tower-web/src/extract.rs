@@ -233,8 +233,8 @@ impl Requirements {
 
 /// A request without its body: the [`Parts`], to which it dereferences, and what the router knows.
 pub struct RequestHead {
-    parts: Parts,
-    route: Route,
+    pub(crate) parts: Parts,
+    pub(crate) route: Route,
 }
 
 /// What the router knows of a request.
@@ -248,15 +248,8 @@ impl RequestHead {
     /// A request that no router has seen, for tests of an extractor.
     pub fn new<B>(request: http::Request<B>) -> (Self, B) {
         let (parts, body) = request.into_parts();
-        (Self::with_route(parts, Route::default()), body)
-    }
-
-    pub(crate) fn with_route(parts: Parts, route: Route) -> Self {
-        Self { parts, route }
-    }
-
-    pub(crate) fn into_parts(self) -> (Parts, Route) {
-        (self.parts, self.route)
+        let route = Route::default();
+        (Self { parts, route }, body)
     }
 
     /// The path of the route, as `/users/{id}`.

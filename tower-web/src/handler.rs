@@ -14,7 +14,7 @@
 //! impl Handler for Hello {
 //!     fn register(routes: &mut Routes<()>) {
 //!         let place = Place::new("Hello", file!(), line!());
-//!         routes.add(RouteSpec::new(Method::GET, "/hello/{name}", place), |_, call| async move {
+//!         routes.add(RouteSpec::new(Method::GET, "/hello/{name}", place), |_, mut call| async move {
 //!             let name: String = match call.capture(0, "name") {
 //!                 Ok(name) => name,
 //!                 Err(problem) => return call.refuse(problem),
@@ -42,7 +42,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 
 use crate::body::Body;
 use crate::captures::{self, FromCapture};
-use crate::extract::{BodyUse, Extract, RequestHead, Requirements};
+use crate::extract::{BodyUse, Extract, RequestHead, Requirements, Route};
 use crate::layered::{BoxFuture, ErasedLayer, erase};
 use crate::problem::{FieldError, IntoProblem, Problem};
 use crate::respond::{Asked, IntoResponse, Response};
@@ -358,7 +358,13 @@ impl<T> fmt::Debug for Routes<T> {
 
 /// A handler whose type is erased. The future is the one allocation that a request costs.
 pub(crate) trait Endpoint: Send + Sync {
-    fn call(&self, call: Call) -> BoxFuture<Response>;
+    /// Takes the call out of its place, as moving it is what costs most on its way.
+    fn call(&self, call: &mut Option<Call>) -> BoxFuture<Response>;
+}
+
+/// What is left where a call was taken already: nothing, for ever. It doesn't happen.
+pub(crate) fn taken() -> BoxFuture<Response> {
+    Box::pin(pending())
 }
 
 struct Bound<T, F> {
@@ -372,7 +378,10 @@ where
     F: Fn(Arc<T>, Call) -> Fut + Send + Sync,
     Fut: Future<Output = Response> + Send + 'static,
 {
-    fn call(&self, call: Call) -> BoxFuture<Response> {
+    fn call(&self, call: &mut Option<Call>) -> BoxFuture<Response> {
+        let Some(call) = call.take() else {
+            return taken();
+        };
         Box::pin((self.run)(Arc::clone(&self.resource), call))
     }
 }
@@ -425,7 +434,7 @@ impl Call {
 
     /// The response to a request that an argument refuses. It is logged, with the route and the field.
     #[cold]
-    pub fn refuse(self, problem: Problem) -> Response {
+    pub fn refuse(&mut self, problem: Problem) -> Response {
         let field = problem.errors().first();
         tracing::warn!(
             route = self.head.route().unwrap_or_default(),
@@ -440,34 +449,35 @@ impl Call {
     }
 
     /// The response that a handler has returned. A failure's cause is logged, as it isn't sent.
-    pub fn respond<R: IntoResponse>(mut self, returned: R) -> Response {
+    #[inline]
+    pub fn respond<R: IntoResponse>(&mut self, returned: R) -> Response {
         let response = if R::NEEDS_REQUEST {
             returned.into_response_to(&Asked::new(&self.head))
         } else {
             // The memory of the request's headers serves the response's: most have no others.
-            let mut headers = std::mem::take(&mut self.head.headers);
+            let mut headers = std::mem::take(&mut self.head.parts.headers);
             headers.clear();
             returned.into_response_in(headers)
         };
         if !response.extensions().is_empty() {
-            self.log_cause(&response);
+            log_cause(&self.head.route, &response);
         }
         response
     }
+}
 
-    #[cold]
-    fn log_cause(&self, response: &Response) {
-        let Some(problem) = response.extensions().get::<Problem>() else {
-            return;
-        };
-        if let Some(cause) = problem.source() {
-            tracing::error!(
-                route = self.head.route().unwrap_or_default(),
-                status = problem.status().as_u16(),
-                cause = %Chain(cause),
-                "a handler failed"
-            );
-        }
+#[cold]
+fn log_cause(route: &Route, response: &Response) {
+    let Some(problem) = response.extensions().get::<Problem>() else {
+        return;
+    };
+    if let Some(cause) = problem.source() {
+        tracing::error!(
+            route = route.info.as_ref().map(|info| info.pattern()),
+            status = problem.status().as_u16(),
+            cause = %Chain(cause),
+            "a handler failed"
+        );
     }
 }
 

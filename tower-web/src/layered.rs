@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::StatusCode;
 use tower_layer::Layer;
@@ -190,7 +190,7 @@ fn status_of(error: &(dyn Error + 'static)) -> Option<StatusCode> {
 /// Runs a handler to its end, or to its panic: that is a 500, and the connection goes on.
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct CatchPanic {
-    /// Gone once it has ended.
+    /// `None` once it has ended.
     running: Option<BoxFuture<Response>>,
 }
 
@@ -205,21 +205,27 @@ impl CatchPanic {
 impl Future for CatchPanic {
     type Output = Response;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let Some(running) = self.running.as_mut() else {
-            // Polled after its end, which only a broken caller does.
-            return Poll::Pending;
-        };
+        let running = &mut self.running;
+        // It is written in its place, and not passed on by `catch_unwind`, as it is large.
+        let mut polled = Poll::Pending;
         // What a panic leaves half done is dropped here, and nobody else sees it, but for what the handler itself
         // shares: its locks are poisoned.
-        let response = match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
-            Ok(poll) => ready!(poll),
-            Err(panic) => panicked(&*panic).into_response(),
-        };
-        if catch_unwind(AssertUnwindSafe(|| self.running = None)).is_err() {
-            self.running = None;
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            // There is none after its end, when only a broken caller polls.
+            let Some(future) = running else { return };
+            if let Poll::Ready(response) = future.as_mut().poll(cx) {
+                polled = Poll::Ready(response);
+                *running = None;
+            }
+        }));
+        if let Err(panic) = caught {
+            // It may panic again, when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| *running = None));
+            return Poll::Ready(panicked(&*panic).into_response());
         }
-        Poll::Ready(response)
+        polled
     }
 }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::header::{ALLOW, LOCATION};
+use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::body::Body;
 use crate::captures::Captures;
 use crate::extract::{Request, RequestHead, Route};
-use crate::handler::{Answers, Call, Endpoint, Place};
+use crate::handler::{Answers, Call, Endpoint, Place, taken};
 use crate::layered::{BoxFuture, CatchPanic};
 use crate::pattern::Pattern;
 use crate::problem::Problem;
@@ -243,48 +243,54 @@ impl Router {
         }
     }
 
-    /// Answers a request. `true` says that the response goes without its body.
-    pub(crate) fn answer(&self, request: Request) -> BoxFuture<Response> {
-        let (parts, body) = request.into_parts();
-        let mut captures = Captures::default();
-        let Some(methods) = self.routes.find(parts.uri.path(), &mut captures) else {
-            return self.not_found(Request::from_parts(parts, body));
+    /// Answers a request. What is known of it is put where it stands, as to move it is what costs most here.
+    #[inline]
+    pub(crate) fn answer(&self, call: &mut Option<Call>) -> BoxFuture<Response> {
+        let Some(Call { head, .. }) = call else {
+            return taken();
+        };
+        let RequestHead { parts, route } = head;
+        let Some(methods) = self.routes.find(parts.uri.path(), &mut route.captures) else {
+            return self.not_found(call);
         };
         let Some(target) = methods.find(&parts.method) else {
             return ready(methods.refuse(&parts.method));
         };
-        target.call(parts, body, captures)
+        target.call(call)
     }
 
     /// Answers a request whose path no route has.
     #[cold]
-    fn not_found(&self, request: Request) -> BoxFuture<Response> {
-        if let Some(answer) = self.other_slash(&request) {
+    #[inline(never)]
+    fn not_found(&self, call: &mut Option<Call>) -> BoxFuture<Response> {
+        let Some(Call { head, .. }) = call else {
+            return taken();
+        };
+        if let Some(answer) = self.other_slash(&head.parts) {
             return match answer {
                 Other::Redirect(location) => ready(location),
                 Other::Serve(target, captures) => {
-                    let (parts, body) = request.into_parts();
-                    target.call(parts, body, captures)
+                    head.route.captures = captures;
+                    target.call(call)
                 }
             };
         }
-        let (parts, body) = request.into_parts();
+        let RequestHead { parts, route } = head;
         // `OPTIONS *` is about the server, not about a resource (RFC 9110, 9.3.7).
         if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
             return ready(StatusCode::NO_CONTENT.into_response());
         }
-        let mut captures = Captures::default();
-        match self.fallbacks.find(parts.uri.path(), &mut captures) {
-            Some(target) => target.call(parts, body, captures),
+        match self.fallbacks.find(parts.uri.path(), &mut route.captures) {
+            Some(target) => target.call(call),
             None => ready(Problem::new(StatusCode::NOT_FOUND).into_response()),
         }
     }
 
-    fn other_slash(&self, request: &Request) -> Option<Other<'_>> {
+    fn other_slash(&self, request: &Parts) -> Option<Other<'_>> {
         if self.trailing_slash == TrailingSlash::Strict {
             return None;
         }
-        let path = request.uri().path();
+        let path = request.uri.path();
         let other = match path.strip_suffix('/') {
             Some("") => return None,
             Some(shorter) => shorter.to_owned(),
@@ -293,14 +299,14 @@ impl Router {
         let mut captures = Captures::default();
         let methods = self.routes.find(&other, &mut captures)?;
         if self.trailing_slash == TrailingSlash::Ignore {
-            return Some(match methods.find(request.method()) {
+            return Some(match methods.find(&request.method) {
                 Some(target) => Other::Serve(target, captures),
-                None => Other::Redirect(methods.refuse(request.method())),
+                None => Other::Redirect(methods.refuse(&request.method)),
             });
         }
         // `//host/` would lead to another host.
         let mut location = format!("/{}", other.trim_start_matches(['/', '\\']));
-        if let Some(query) = request.uri().query() {
+        if let Some(query) = request.uri.query() {
             location = format!("{location}?{query}");
         }
         let location = HeaderValue::try_from(location).ok()?;
@@ -333,36 +339,19 @@ impl Methods {
 }
 
 impl Target {
-    #[cfg(feature = "server")]
-    fn with_connect_info(
-        &self,
-        mut parts: http::request::Parts,
-        body: &Body,
-    ) -> http::request::Parts {
-        if self.info.wants_connect_info {
-            if let Some(info) = body.connect_info() {
-                parts.extensions.insert(info.clone());
+    #[inline]
+    fn call(&self, slot: &mut Option<Call>) -> BoxFuture<Response> {
+        if let Some(call) = slot {
+            #[cfg(feature = "server")]
+            if self.info.wants_connect_info {
+                if let Some(info) = call.body.connect_info() {
+                    call.head.parts.extensions.insert(info.clone());
+                }
             }
+            call.head.route.info = Some(Arc::clone(&self.info));
+            call.body.limit(self.info.body_limit);
         }
-        parts
-    }
-
-    fn call(
-        &self,
-        parts: http::request::Parts,
-        body: Body,
-        captures: Captures,
-    ) -> BoxFuture<Response> {
-        #[cfg(feature = "server")]
-        let parts = self.with_connect_info(parts, &body);
-        let route = Route {
-            info: Some(Arc::clone(&self.info)),
-            captures,
-        };
-        self.endpoint.call(Call {
-            head: RequestHead::with_route(parts, route),
-            body: body.with_limit(self.info.body_limit),
-        })
+        self.endpoint.call(slot)
     }
 }
 
@@ -396,8 +385,10 @@ impl crate::layered::Stage for Inside {
                 Problem::internal("a layer has lost the extensions of a request").into_response(),
             );
         };
-        let head = RequestHead::with_route(parts, route);
-        Box::pin(CatchPanic::new(endpoint.call(Call { head, body })))
+        let head = RequestHead { parts, route };
+        Box::pin(CatchPanic::new(
+            endpoint.call(&mut Some(Call { head, body })),
+        ))
     }
 }
 
@@ -408,8 +399,11 @@ pub(crate) struct Around {
 }
 
 impl Endpoint for Around {
-    fn call(&self, call: Call) -> BoxFuture<Response> {
-        let (mut parts, route) = call.head.into_parts();
+    fn call(&self, call: &mut Option<Call>) -> BoxFuture<Response> {
+        let Some(call) = call.take() else {
+            return taken();
+        };
+        let RequestHead { mut parts, route } = call.head;
         parts.extensions.insert(Passage {
             endpoint: Arc::clone(&self.endpoint),
             route,
@@ -426,8 +420,11 @@ pub(crate) struct Mounted {
 }
 
 impl Endpoint for Mounted {
-    fn call(&self, call: Call) -> BoxFuture<Response> {
-        let (mut parts, _) = call.head.into_parts();
+    fn call(&self, call: &mut Option<Call>) -> BoxFuture<Response> {
+        let Some(call) = call.take() else {
+            return taken();
+        };
+        let RequestHead { mut parts, .. } = call.head;
         strip(&mut parts.uri, self.segments);
         self.service.run(Request::from_parts(parts, call.body))
     }

@@ -19,7 +19,7 @@ pub(crate) struct Tree<V> {
 
 #[derive(Debug)]
 struct Node<V> {
-    /// Sorted by their text.
+    /// Sorted by their length, which tells most of them apart without a look at their bytes, and then by their text.
     literals: Vec<(Box<str>, usize)>,
     /// Those with more literal bytes first, then those with the longer prefix.
     affixed: Vec<Affixed>,
@@ -28,6 +28,10 @@ struct Node<V> {
     value: Option<V>,
     /// Of the pattern that takes all the rest from here on.
     rest: Option<V>,
+}
+
+fn by_length(a: &str, b: &str) -> std::cmp::Ordering {
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
 #[derive(Debug)]
@@ -88,7 +92,7 @@ impl<V> Tree<V> {
     fn literal(&mut self, node: usize, text: &str) -> usize {
         match self.nodes[node]
             .literals
-            .binary_search_by(|(own, _)| (**own).cmp(text))
+            .binary_search_by(|(own, _)| by_length(own, text))
         {
             Ok(at) => self.nodes[node].literals[at].1,
             Err(at) => {
@@ -160,7 +164,7 @@ impl<V> Tree<V> {
             [] => None,
             [(text, child)] => (**text == *segment).then_some(*child),
             many => many
-                .binary_search_by(|(text, _)| (**text).cmp(segment))
+                .binary_search_by(|(text, _)| by_length(text, segment))
                 .ok()
                 .map(|at| many[at].1),
         };

@@ -2,14 +2,14 @@
 //!
 //! Run by `h2.sh`, which counts instructions:
 //!
-//! - `h2 server raw|tower`: serves one connection on a free port, which it prints, and ends with it.
+//! - `h2 server raw|hyper|tower`: serves one connection on a free port, which it prints, and ends with it.
 //! - `h2 client raw|tower PORT CALLS`: makes the calls, ten at once on one connection.
 //!
 //! And for times and memory:
 //!
-//! - `h2 compute raw|tower`: eight streams of one connection that compute for a millisecond each, on two threads.
+//! - `h2 compute raw|hyper|tower`: eight streams of one connection that compute for a millisecond each, on two threads.
 //! - `h2 large raw|tower`: messages of 1 MiB up and down one stream after the other.
-//! - `h2 idle raw|tower`: the memory of a thousand connections that have made a call and wait.
+//! - `h2 idle raw|hyper|tower`: the memory of a thousand connections that have made a call and wait.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -78,6 +78,7 @@ async fn serve(peer: &str) {
     io.set_nodelay(true).unwrap();
     match peer {
         "raw" => serve_raw(io).await,
+        "hyper" => serve_hyper(io).await,
         _ => {
             let service = tower_util::service_fn(echo);
             let _ = tower_h2::server::Builder::new()
@@ -85,6 +86,32 @@ async fn serve(peer: &str) {
                 .await;
         }
     }
+}
+
+/// As tonic serves, with its default windows and limits.
+async fn serve_hyper<IO>(io: IO)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async {
+        let path = request.uri().path().to_owned();
+        let mut body = request.into_body();
+        let mut message = Bytes::new();
+        while !body.is_end_stream() {
+            let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await else {
+                break;
+            };
+            if let Ok(chunk) = frame.unwrap().into_data() {
+                message = chunk;
+            }
+        }
+        compute_for(&path);
+        Ok::<_, Infallible>(head(Unary::new(message, true)))
+    });
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let _ = hyper::server::conn::http2::Builder::new(executor)
+        .serve_connection(hyper_util::rt::TokioIo::new(io), service)
+        .await;
 }
 
 async fn serve_raw<IO>(io: IO)
@@ -277,6 +304,7 @@ async fn call_tower(io: TcpStream, calls: usize) {
 fn spawn_server(peer: &str, io: DuplexStream) {
     match peer {
         "raw" => drop(tokio::spawn(serve_raw(io))),
+        "hyper" => drop(tokio::spawn(serve_hyper(io))),
         _ => {
             let service = tower_util::service_fn(echo);
             let builder = tower_h2::server::Builder::new();

@@ -334,7 +334,7 @@ fn a_path_that_is_none_is_told() {
         fn register(routes: &mut Routes<()>) {
             let place = Place::new("Wrong", file!(), line!());
             let spec = RouteSpec::new(Method::GET, "/{a}-{b}", place);
-            routes.add(spec, |_, call| async move { call.respond(()) });
+            routes.add(spec, |_, mut call| async move { call.respond(()) });
         }
     }
     let error = App::new()
