@@ -508,7 +508,10 @@ where
         &mut self,
         #[cfg_attr(
             not(all(feature = "server", feature = "websocket")),
-            allow(unused_mut, reason = "only a WebSocket over HTTP/2 is asked for otherwise")
+            allow(
+                unused_mut,
+                reason = "only a WebSocket over HTTP/2 is asked for otherwise"
+            )
         )]
         mut request: http::Request<B>,
     ) -> AppFuture {

@@ -23,6 +23,8 @@ impl App {
     pub async fn serve(self, address: impl ToSocketAddrs) -> crate::Result {
         let service = self.build()?;
         let server = Server::bind(address).await?;
+        #[cfg(feature = "websocket")]
+        let server = server.with_settings(websockets_over_http2());
         if let Ok(address) = server.local_addr() {
             tracing::info!(%address, "listening");
         }
@@ -30,6 +32,9 @@ impl App {
     }
 
     /// Serves the application on a [`Server`], until the process is told to end (`SIGTERM` or Ctrl-C).
+    ///
+    /// WebSockets over HTTP/2 need a server whose HTTP/2 has
+    /// [extended CONNECT](tower_h2::server::Builder::with_extended_connect).
     ///
     /// # Errors
     ///
@@ -50,6 +55,13 @@ impl App {
     {
         serve(self.build()?, server, signal).await
     }
+}
+
+/// RFC 8441: browsers open a WebSocket on the connection that they have.
+#[cfg(feature = "websocket")]
+fn websockets_over_http2() -> tower_hyper::Settings {
+    let http2 = tower_h2::server::Builder::new().with_extended_connect();
+    tower_hyper::Settings::new().with_http2(http2)
 }
 
 /// How long tasks that know of the shutdown may take to end, after the last connection has.

@@ -138,6 +138,20 @@ const WRITE_BUFFER: usize = 32 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tunnelled;
 
+/// Makes a `GET` of an extended CONNECT for a WebSocket (RFC 8441), so that it finds the route of both.
+#[cfg(feature = "server")]
+#[inline]
+pub(crate) fn route_tunnel<B>(request: &mut http::Request<B>) {
+    if *request.method() != Method::CONNECT {
+        return;
+    }
+    let protocol = request.extensions().get::<tower_h2::Protocol>();
+    if protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket")) {
+        *request.method_mut() = Method::GET;
+        request.extensions_mut().insert(Tunnelled);
+    }
+}
+
 impl Extract for WebSocketUpgrade {
     type Body = WholeBody;
     type Rejection = Rejection;

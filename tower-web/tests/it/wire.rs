@@ -43,7 +43,12 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
-        let server = Server::bind("127.0.0.1:0").await.unwrap();
+        let http2 = tower_h2::server::Builder::new().with_extended_connect();
+        let settings = tower_hyper::Settings::new().with_http2(http2);
+        let server = Server::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .with_settings(settings);
         let address = server.local_addr().unwrap();
         let (end, ended) = oneshot::channel();
         let app = App::new().route(echo).route(silence).route(file);
@@ -97,6 +102,50 @@ async fn a_websocket_echoes_over_http1() {
     assert!(socket.next().await.is_none());
     drop(socket);
     server.end().await;
+}
+
+/// RFC 8441: the bodies of one exchange are the two ways. The frames are written by hand, as no client writes them.
+#[tokio::test]
+async fn a_websocket_echoes_over_http2() {
+    let server = Running::start().await;
+    let (client, connection) = h2::client::handshake(server.connect().await).await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    while !client.is_extended_connect_protocol_enabled() {
+        assert!(!connection.is_finished());
+        tokio::task::yield_now().await;
+        client = client.ready().await.unwrap();
+    }
+    let request = http::Request::connect(format!("http://{}/echo", server.address))
+        .extension(h2::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .header("origin", format!("http://{}", server.address))
+        .body(())
+        .unwrap();
+    let (response, mut sender) = client.send_request(request, false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    // A text, with a mask that changes nothing.
+    sender
+        .send_data(bytes::Bytes::from_static(b"\x81\x85\0\0\0\0hello"), false)
+        .unwrap();
+    assert_eq!(body.data().await.unwrap().unwrap(), &b"\x81\x05hello"[..]);
+    // Farewell, with code 1000.
+    sender
+        .send_data(bytes::Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe8"), true)
+        .unwrap();
+    assert_eq!(
+        body.data().await.unwrap().unwrap(),
+        &b"\x88\x02\x03\xe8"[..]
+    );
+    // And no more but the end.
+    while let Some(data) = body.data().await {
+        assert!(data.unwrap().is_empty());
+    }
+    drop((client, sender, body));
+    server.end().await;
+    let _ = (&mut connection).await;
 }
 
 #[tokio::test]
