@@ -118,6 +118,8 @@ pub struct BufferLayer<Request> {
 /// - [`ServiceError`], if the service failed its readiness or panicked.
 /// - [`Closed`], if the worker was dropped, for instance because its runtime was shut down.
 /// - [`NoRuntime`], if the buffer was made outside of a runtime by [`Buffer::new`].
+/// - [`Expired`](tower_deadline::Expired), if the [deadline](tower_deadline::Deadline::current) of the call has
+///   passed when it is the request's turn. It is served under that deadline otherwise, whoever serves it.
 ///
 /// Errors of the service's own responses are passed on as they are.
 ///

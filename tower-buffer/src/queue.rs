@@ -23,6 +23,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::task;
+use tokio::time::Instant;
+use tower_deadline::{Deadline, Expired, enter_unbounded};
 use tracing::Span;
 
 use crate::fifo::{Fifo, Key};
@@ -68,6 +70,7 @@ pub(crate) enum Failure {
     Service(ServiceError),
     Closed,
     NoRuntime,
+    Expired,
 }
 
 impl From<Failure> for BoxError {
@@ -76,6 +79,7 @@ impl From<Failure> for BoxError {
             Failure::Service(error) => error.into(),
             Failure::Closed => Closed.into(),
             Failure::NoRuntime => NoRuntime.into(),
+            Failure::Expired => Expired::before_work().into(),
         }
     }
 }
@@ -111,7 +115,7 @@ struct Message<Req, F> {
 }
 
 enum Stage<Req, F> {
-    Queued(Req, Span),
+    Queued(Req, Origin),
     /// First in the line, its request in the worker's hands.
     Serving,
     /// The same, but the caller has left.
@@ -120,15 +124,35 @@ enum Stage<Req, F> {
     Answered(Result<F, Failure>),
 }
 
+/// What a request was called in, and is served in.
+struct Origin {
+    span: Span,
+    deadline: Option<Deadline>,
+}
+
+impl Origin {
+    fn current() -> Self {
+        Self {
+            span: Span::current(),
+            deadline: Deadline::current(),
+        }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline.has_passed_at(Instant::now()))
+    }
+}
+
 type Answer<F> = (Key, Result<F, Failure>);
 
 impl<Req, F> State<Req, F> {
     /// Takes the request out of the first message, which stays in the line.
-    fn take_front(&mut self) -> Option<(Key, Req, Span)> {
+    fn take_front(&mut self) -> Option<(Key, Req, Origin)> {
         let key = self.messages.front()?;
         let stage = &mut self.messages.get_mut(key)?.stage;
         match std::mem::replace(stage, Stage::Serving) {
-            Stage::Queued(req, span) => Some((key, req, span)),
+            Stage::Queued(req, origin) => Some((key, req, origin)),
             other => {
                 *stage = other;
                 None
@@ -140,7 +164,7 @@ impl<Req, F> State<Req, F> {
 /// What closing leaves to be done outside of the lock.
 struct Wreck<Req> {
     wakers: Vec<Waker>,
-    requests: Vec<(Req, Span)>,
+    requests: Vec<(Req, Origin)>,
 }
 
 impl<Req, F> Queue<Req, F> {
@@ -281,17 +305,17 @@ impl<Req, F> Queue<Req, F> {
     /// Puts `req` in the line. Its slot goes with it.
     #[cold]
     pub(crate) fn enqueue(&self, req: Req, polled: bool) -> Result<Key, Failure> {
-        let span = Span::current();
+        let origin = Origin::current();
         let mut state = lock(&self.state);
         if let Some(failure) = state.failure.clone() {
             drop(state);
             self.after_serving();
             // Last, as are all requests: their destructors may panic.
-            drop((req, span));
+            drop((req, origin));
             return Err(failure);
         }
         let key = state.messages.push_back(Message {
-            stage: Stage::Queued(req, span),
+            stage: Stage::Queued(req, origin),
             waker: None,
         });
         let mut granted = None;
@@ -388,13 +412,19 @@ impl<Req, F> Queue<Req, F> {
         let _serving = (self.slots.flags() & QUEUED != 0).then(|| self.slots.set_while(SERVING));
         let mut answer = None;
         for turn in 0.. {
-            let Some((key, req, span)) = self.turn(answer.take()) else {
+            let Some((key, req, origin)) = self.turn(answer.take()) else {
                 drop(host);
                 return self.poll_finished();
             };
             if turn == TURNS {
-                self.put_back(key, req, span);
+                self.put_back(key, req, origin);
                 break;
+            }
+            if origin.has_expired() {
+                // Nobody waits for what it would be told.
+                drop_quietly((req, origin));
+                answer = Some((key, Err(Failure::Expired)));
+                continue;
             }
             let Host {
                 service: Some(service),
@@ -402,19 +432,23 @@ impl<Req, F> Queue<Req, F> {
                 ..
             } = &mut *host
             else {
-                self.put_back(key, req, span);
+                self.put_back(key, req, origin);
                 drop(host);
                 return self.poll_closed();
             };
             let served = {
-                let _entered = span.enter();
-                service.serve(req, &mut Context::from_waker(waker))
+                let _entered = origin.span.enter();
+                let serve = || service.serve(req, &mut Context::from_waker(waker));
+                enter_unbounded(|| match origin.deadline {
+                    None => serve(),
+                    Some(deadline) => deadline.enter(serve),
+                })
             };
             answer = match served {
                 Served::Called(future) => Some((key, Ok(future))),
                 Served::Refused(error) => Some((key, Err(Failure::Service(error)))),
                 Served::Pending(req) => {
-                    if self.put_back(key, req, span) {
+                    if self.put_back(key, req, origin) {
                         return Poll::Pending;
                     }
                     None
@@ -438,7 +472,7 @@ impl<Req, F> Queue<Req, F> {
     }
 
     /// Answers a message, and takes the next one from the line.
-    fn turn(&self, answer: Option<Answer<F>>) -> Option<(Key, Req, Span)> {
+    fn turn(&self, answer: Option<Answer<F>>) -> Option<(Key, Req, Origin)> {
         let mut state = lock(&self.state);
         let mut granted = None;
         let mut waker = None;
@@ -462,21 +496,21 @@ impl<Req, F> Queue<Req, F> {
     }
 
     /// Puts a request back that couldn't be served. Says whether anybody still wants it.
-    fn put_back(&self, key: Key, req: Req, span: Span) -> bool {
+    fn put_back(&self, key: Key, req: Req, origin: Origin) -> bool {
         let mut state = lock(&self.state);
         if let Some(Message {
             stage: stage @ Stage::Serving,
             ..
         }) = state.messages.get_mut(key)
         {
-            *stage = Stage::Queued(req, span);
+            *stage = Stage::Queued(req, origin);
             return true;
         }
         let granted = self.leave_line(&mut state, key);
         let message = state.messages.remove(key);
         drop(state);
         wake(granted);
-        drop_quietly((message, req, span));
+        drop_quietly((message, req, origin));
         false
     }
 
@@ -549,7 +583,7 @@ impl<Req, F> Queue<Req, F> {
             };
             let answer = Stage::Answered(Err(failure.clone()));
             match std::mem::replace(&mut message.stage, answer) {
-                Stage::Queued(req, span) => wreck.requests.push((req, span)),
+                Stage::Queued(req, origin) => wreck.requests.push((req, origin)),
                 Stage::Abandoned => drop(state.messages.remove(key)),
                 Stage::Serving | Stage::Answered(_) => {}
             }

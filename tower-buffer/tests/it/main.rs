@@ -655,3 +655,78 @@ fn a_request_is_served_in_the_span_of_its_caller() {
     }
     assert_eq!(assert_ready_ok!(call_in(&spans[0]).poll()), spans[0].id());
 }
+
+mod deadlines {
+    use super::*;
+    use std::time::Duration;
+    use tower_deadline::{Deadline, Expired};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_whose_deadline_has_passed_in_the_queue_is_not_begun() {
+        let (mut service, mut worker, mut handle) = stuck(2);
+        let deadline = Deadline::after(Duration::from_millis(10));
+        let mut hurried = deadline.enter(|| call(&mut service, 1));
+        let mut patient = call(&mut service, 2);
+        assert_pending!(hurried.poll());
+        assert_pending!(patient.poll());
+        tokio::time::advance(Duration::from_millis(10)).await;
+        handle.allow(1);
+        assert_pending!(worker.poll());
+        let error = assert_ready_err!(hurried.poll());
+        assert_eq!(error.downcast_ref(), Some(&Expired::before_work()));
+        assert_request_eq!(handle, 2).send_response(2);
+        assert_eq!(assert_ready_ok!(patient.poll()), 2);
+    }
+
+    #[test]
+    fn a_request_is_served_under_its_own_deadline_whoever_serves_it() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noting = Arc::clone(&seen);
+        let is_busy = Arc::new(AtomicUsize::new(1));
+        let busy = Arc::clone(&is_busy);
+        let service = service_fn(move |_: u32| {
+            noting.lock().unwrap().push(Deadline::current());
+            ready(Ok::<_, Infallible>(()))
+        });
+        let gated = Gated(service, busy);
+        let (mut service, worker) = Buffer::pair(gated, 3);
+        let mut worker = task::spawn(worker);
+        assert_pending!(worker.poll());
+        let own = Deadline::after(Duration::from_secs(60));
+        let responses: Vec<_> = [Some(own), None]
+            .into_iter()
+            .map(|deadline| {
+                assert_ready_ok!(poll_ready(&mut service));
+                match deadline {
+                    Some(deadline) => deadline.enter(|| service.call(0)),
+                    None => service.call(0),
+                }
+            })
+            .collect();
+        is_busy.store(0, Ordering::Relaxed);
+        let others = Deadline::after(Duration::from_secs(30));
+        others.enter(|| assert_pending!(worker.poll()));
+        assert_eq!(*seen.lock().unwrap(), [Some(own), None]);
+        drop(responses);
+    }
+
+    /// Isn't ready while it is busy.
+    struct Gated<S>(S, Arc<AtomicUsize>);
+
+    impl<S: Service<u32>> Service<u32> for Gated<S> {
+        type Response = S::Response;
+        type Error = S::Error;
+        type Future = S::Future;
+
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+            match self.1.load(Ordering::Relaxed) {
+                0 => self.0.poll_ready(cx),
+                _ => Poll::Pending,
+            }
+        }
+
+        fn call(&mut self, req: u32) -> S::Future {
+            self.0.call(req)
+        }
+    }
+}
