@@ -227,7 +227,7 @@ where
         values.attaches_info,
     );
     if is_http1 {
-        let io = TokioIo::new(wire.with_linger());
+        let io = TokioIo::new(wire.with_http1());
         let http1 = values.http1.serve_connection(io, requests).with_upgrades();
         Stage::Http1 { http1 }
     } else {
@@ -354,7 +354,15 @@ where
                         // Only now, as hyper closes a connection of which it has read nothing.
                         *this.must_drain = false;
                         http1.as_mut().graceful_shutdown();
+                        polled = http1.as_mut().poll(cx);
+                    }
+                    // A response that is there doesn't wait for the request after it.
+                    if polled.is_pending() && this.link.is_holding() {
+                        this.link.release();
                         polled = http1.poll(cx);
+                    }
+                    if polled.is_ready() {
+                        this.link.hand_over();
                     }
                     return polled.map_err(|error| Error::because(ErrorKind::Http1, error));
                 }

@@ -99,8 +99,9 @@ where
     fn call(&self, request: Request<hyper::body::Incoming>) -> Exchange<S> {
         self.link.begin();
         let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
+        let is_doubtful = self.link.take_doubt();
         let state = if self.vets {
-            vet(&mut request).map_err(|refusal| {
+            vet(&mut request, is_doubtful).map_err(|refusal| {
                 tracing::debug!(reason = refusal.reason(), "request refused");
                 refusal.status()
             })

@@ -35,6 +35,7 @@ mod listen;
 mod outgoing;
 #[cfg(feature = "proxy-protocol")]
 mod proxied;
+mod scan;
 mod schedule;
 mod server;
 mod settings;

@@ -141,6 +141,14 @@ pub(crate) struct Link {
     unread: AtomicBool,
     /// Everything is said, and the peer's last words are awaited.
     lingering: AtomicBool,
+    /// The head that is being read can be understood in two ways.
+    doubtful: AtomicBool,
+    /// Responses are gathered, and not written yet.
+    holding: AtomicBool,
+    /// They are to be written now.
+    releasing: AtomicBool,
+    /// The driver has handed the transport over, to what was upgraded to.
+    handed_over: AtomicBool,
 }
 
 /// How far a connection has come. Two that are equal mean that nothing has happened in between.
@@ -166,6 +174,10 @@ impl Link {
             unblocked: AtomicU32::new(0),
             unread: AtomicBool::new(false),
             lingering: AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            releasing: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
         }
     }
 
@@ -186,6 +198,64 @@ impl Link {
     pub(crate) fn begin(&self) {
         add_one(&self.begun);
         self.received.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request is under way on an HTTP/1.1 connection.
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.begun() == self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next byte of an HTTP/1.1 connection begins a head.
+    ///
+    /// It does not where a part of it was read together with the request before. Then a doubtful head may
+    /// go unnoticed here; hyper closes the connection after it, which is safe, too.
+    pub(crate) fn is_between_heads(&self) -> bool {
+        self.is_in_head() && !self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn doubt(&self, is_doubtful: bool) {
+        self.doubtful.store(is_doubtful, Ordering::Relaxed);
+    }
+
+    /// Whether the head that was read last can be understood in two ways.
+    pub(crate) fn take_doubt(&self) -> bool {
+        let is_doubtful = self.doubtful.load(Ordering::Relaxed);
+        if is_doubtful {
+            self.doubtful.store(false, Ordering::Relaxed);
+        }
+        is_doubtful
+    }
+
+    pub(crate) fn hold(&self, is_holding: bool) {
+        self.holding.store(is_holding, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_holding(&self) -> bool {
+        self.holding.load(Ordering::Relaxed)
+    }
+
+    /// Asks that what is held be written by the next flush.
+    pub(crate) fn release(&self) {
+        self.releasing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_release(&self) -> bool {
+        let is_releasing = self.releasing.load(Ordering::Relaxed);
+        self.releasing.store(false, Ordering::Relaxed);
+        is_releasing || self.is_handed_over()
+    }
+
+    /// Nobody drives the connection from here on.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Relaxed)
     }
 
     /// A response's body is over: what comes next begins another head.

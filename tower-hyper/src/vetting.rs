@@ -12,6 +12,7 @@ pub(crate) enum Refusal {
     BadHost,
     BadTarget,
     Expectation,
+    Ambiguous,
 }
 
 impl Refusal {
@@ -28,15 +29,19 @@ impl Refusal {
             Self::ManyHosts => "there is more than one Host field",
             Self::BadHost => "the Host field isn't a host",
             Self::BadTarget => "the request's target has a form that its method doesn't allow",
+            Self::Ambiguous => "it has two lengths, or its target a fragment",
             Self::Expectation => "the expectation can't be met",
         }
     }
 }
 
 /// Says whether the request may reach the service. One whose target names an authority gets a `Host`
-/// field of it, as RFC 9112, section 3.2.2 has it.
+/// field of it, as RFC 9112, section 3.2.2 has it. `is_doubtful` is what the [scan](crate::scan) has found.
 #[inline]
-pub(crate) fn vet<B: Body>(request: &mut Request<B>) -> Result<(), Refusal> {
+pub(crate) fn vet<B: Body>(request: &mut Request<B>, is_doubtful: bool) -> Result<(), Refusal> {
+    if is_doubtful {
+        return Err(Refusal::Ambiguous);
+    }
     vet_host(request.version(), request.headers())?;
     // Nobody waits to send a body that isn't there.
     if !request.body().is_end_stream() {
@@ -181,7 +186,7 @@ mod tests {
     }
 
     fn outcome(method: &str, target: &str, hosts: &[&str]) -> Result<(), Refusal> {
-        vet(&mut request(method, target, hosts))
+        vet(&mut request(method, target, hosts), false)
     }
 
     #[test]
@@ -217,7 +222,7 @@ mod tests {
         assert_eq!(outcome("GET", "/", &["a", "a"]), Err(Refusal::ManyHosts));
         let mut old = request("GET", "/", &[]);
         *old.version_mut() = Version::HTTP_10;
-        assert_eq!(vet(&mut old), Ok(()));
+        assert_eq!(vet(&mut old, false), Ok(()));
     }
 
     #[test]
@@ -241,7 +246,7 @@ mod tests {
     #[test]
     fn the_targets_authority_replaces_the_host() {
         let mut request = request("GET", "http://real:8080/x", &["fake"]);
-        assert_eq!(vet(&mut request), Ok(()));
+        assert_eq!(vet(&mut request, false), Ok(()));
         assert_eq!(request.headers()[HOST], "real:8080");
     }
 
@@ -251,10 +256,10 @@ mod tests {
         request
             .headers_mut()
             .insert(EXPECT, HeaderValue::from_static("100-Continue"));
-        assert_eq!(vet(&mut request), Ok(()));
+        assert_eq!(vet(&mut request, false), Ok(()));
         request
             .headers_mut()
             .insert(EXPECT, HeaderValue::from_static("200-ok"));
-        assert_eq!(vet(&mut request), Err(Refusal::Expectation));
+        assert_eq!(vet(&mut request, false), Err(Refusal::Expectation));
     }
 }

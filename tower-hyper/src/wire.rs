@@ -1,14 +1,19 @@
-//! The transport under a protocol: replays what detection has read, notes progress, and lingers.
+//! The transport under a protocol: replays what detection has read, notes progress, scans heads, gathers
+//! responses to pipelined requests, and lingers.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::link::Link;
+use crate::scan::HeadScan;
+
+/// How much of the responses to pipelined requests is gathered before it is written.
+const GATHERED: usize = 16 * 1024;
 
 /// How much of what nobody reads is taken in before the transport is closed.
 const LINGER_BYTES: usize = 256 * 1024;
@@ -20,8 +25,19 @@ pub(crate) struct Wire<IO> {
     link: Arc<Link>,
     /// Read by detection, and not by the protocol yet.
     stash: Bytes,
-    lingers: bool,
+    /// What HTTP/1.1 has besides.
+    http1: Option<Http1>,
     closing: Closing,
+}
+
+#[derive(Debug, Default)]
+struct Http1 {
+    scan: HeadScan,
+    /// How many requests had begun when something was read last. More than one since then were read together.
+    begun_at_read: u32,
+    gathered: Vec<u8>,
+    /// How much of it is written.
+    written: usize,
 }
 
 /// How far closing has come.
@@ -42,7 +58,7 @@ impl<IO> Wire<IO> {
             io,
             link,
             stash: Bytes::new(),
-            lingers: false,
+            http1: None,
             closing: Closing::Open,
         }
     }
@@ -54,35 +70,76 @@ impl<IO> Wire<IO> {
         self
     }
 
-    /// Lets it wait, on closing, for a peer that is still sending.
+    /// Lets it do what only HTTP/1.1 needs.
     #[must_use]
-    pub(crate) fn with_linger(mut self) -> Self {
-        self.lingers = true;
+    pub(crate) fn with_http1(mut self) -> Self {
+        self.http1 = Some(Http1::default());
         self
+    }
+
+    /// Takes note of bytes that the protocol gets.
+    #[inline]
+    fn received(&mut self, bytes: &[u8]) {
+        if let Some(http1) = &mut self.http1 {
+            if self.link.is_between_heads() {
+                http1.scan = HeadScan::default();
+            }
+            if self.link.is_in_head() {
+                http1.scan.feed(bytes);
+                self.link.doubt(http1.scan.is_ambiguous());
+            }
+            http1.begun_at_read = self.link.begun();
+        }
+        self.link.receive();
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Wire<IO> {
+impl Http1 {
+    /// Gathers what is written, if it answers a request that was read together with the one before, and is
+    /// short. The first of them isn't held back.
+    #[inline]
+    fn gather<'a>(
+        &mut self,
+        link: &Link,
+        bufs: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Option<usize> {
+        if link.begun().wrapping_sub(self.begun_at_read) < 2 || link.is_handed_over() {
+            return None;
+        }
+        let length = bufs.clone().map(<[u8]>::len).sum();
+        if self.gathered.len() + length > GATHERED {
+            return None;
+        }
+        bufs.for_each(|buf| self.gathered.extend_from_slice(buf));
+        link.hold(true);
+        Some(length)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // The protocol has seen all that there was: nothing more can be gathered now.
+        if this.link.is_holding() {
+            if let Poll::Ready(Err(error)) = this.poll_release(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
         if !this.stash.is_empty() {
             let length = this.stash.len().min(buf.remaining());
-            buf.put_slice(&this.stash[..length]);
-            this.stash.advance(length);
-            if this.stash.is_empty() {
-                this.stash = Bytes::new();
-            }
-            this.link.receive();
+            let bytes = this.stash.split_to(length);
+            buf.put_slice(&bytes);
+            this.received(&bytes);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            this.link.receive();
+        if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
+            this.received(bytes);
         }
         Poll::Ready(Ok(()))
     }
@@ -90,9 +147,31 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Wire<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     /// Notes whether the transport is blocked.
+    #[inline]
     fn noted<T>(&self, poll: Poll<T>) -> Poll<T> {
         self.link.wrote(poll.is_pending());
         poll
+    }
+
+    /// Writes what was gathered.
+    #[cold]
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(http1) = &mut self.http1 else {
+            return Poll::Ready(Ok(()));
+        };
+        while let Some(rest @ [_, ..]) = http1.gathered.get(http1.written..) {
+            let poll = Pin::new(&mut self.io).poll_write(cx, rest);
+            self.link.wrote(poll.is_pending());
+            match ready!(poll)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => http1.written += length,
+            }
+        }
+        // An idle connection keeps no buffer.
+        http1.gathered = Vec::new();
+        http1.written = 0;
+        self.link.hold(false);
+        Poll::Ready(Ok(()))
     }
 
     /// Takes in what the peer still sends, up to a bound. The driver bounds the time.
@@ -122,6 +201,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let Some(http1) = &mut this.http1 {
+            if let Some(length) = http1.gather(&this.link, std::iter::once(buf)) {
+                return Poll::Ready(Ok(length));
+            }
+            if this.link.is_holding() {
+                ready!(this.poll_release(cx))?;
+            }
+        }
         let poll = Pin::new(&mut this.io).poll_write(cx, buf);
         this.noted(poll)
     }
@@ -132,6 +219,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let Some(http1) = &mut this.http1 {
+            if let Some(length) = http1.gather(&this.link, bufs.iter().map(|buf| &**buf)) {
+                return Poll::Ready(Ok(length));
+            }
+            if this.link.is_holding() {
+                ready!(this.poll_release(cx))?;
+            }
+        }
         let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
         this.noted(poll)
     }
@@ -142,6 +237,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.link.is_holding() {
+            if !this.link.take_release() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(this.poll_release(cx))?;
+        }
         let poll = Pin::new(&mut this.io).poll_flush(cx);
         if poll.is_pending() {
             this.link.wrote(true);
@@ -153,9 +254,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.closing == Closing::Open {
+            if this.link.is_holding() {
+                ready!(this.poll_release(cx))?;
+            }
             let poll = Pin::new(&mut this.io).poll_shutdown(cx);
             ready!(this.noted(poll))?;
-            this.closing = if this.lingers && this.link.has_unread() {
+            this.closing = if this.http1.is_some() && this.link.has_unread() {
                 Closing::Lingering { left: LINGER_BYTES }
             } else {
                 Closing::Closed

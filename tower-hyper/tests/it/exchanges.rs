@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Request;
-use tokio::io::AsyncWriteExt;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower_hyper::{Incoming, Protocols, Settings};
@@ -212,4 +213,52 @@ async fn a_request_is_refused_while_its_body_is_still_sent_and_the_refusal_arriv
     let response = read_all(&mut reader).await;
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     sender.await.unwrap();
+}
+
+/// Upgrades to a protocol in which the server greets, and then gives back what it gets.
+async fn upgrade(
+    mut request: Request<Incoming>,
+) -> Result<http::Response<crate::support::Body>, String> {
+    if !request.headers().contains_key("upgrade") {
+        return app(request).await;
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgraded.await.unwrap());
+        io.write_all(b"welcome").await.unwrap();
+        io.flush().await.unwrap();
+        let mut bytes = [0; 4];
+        while io.read_exact(&mut bytes).await.is_ok() {
+            io.write_all(&bytes).await.unwrap();
+        }
+    });
+    let mut response = full("");
+    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    response
+        .headers_mut()
+        .insert("upgrade", "echo".parse().unwrap());
+    response
+        .headers_mut()
+        .insert("connection", "upgrade".parse().unwrap());
+    Ok(response)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_upgraded_even_after_pipelined_requests() {
+    for before in [0, 3] {
+        let (mut client, server) = serve_service(Settings::new(), service_fn(upgrade));
+        let mut requests = "GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(before);
+        requests += "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        client.write_all(requests.as_bytes()).await.unwrap();
+        let response = read_response(&mut client, "welcome").await;
+        assert_eq!(response.matches("200 OK").count(), before);
+        assert_eq!(response.matches("HTTP/1.1 101").count(), 1);
+        for word in [b"ping", b"pong"] {
+            client.write_all(word).await.unwrap();
+            let mut back = [0; 4];
+            client.read_exact(&mut back).await.unwrap();
+            assert_eq!(&back, word);
+        }
+        server.await.unwrap().unwrap();
+    }
 }

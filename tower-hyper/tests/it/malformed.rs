@@ -1,8 +1,9 @@
 //! Requests that RFC 9112 forbids.
 
+use tokio::io::AsyncWriteExt;
 use tower_hyper::Settings;
 
-use crate::support::{converse, serve};
+use crate::support::{converse, read_response, serve};
 
 /// The status of the response to `request`, after which the connection must be closed.
 async fn status(request: impl AsRef<[u8]>) -> String {
@@ -82,6 +83,40 @@ async fn framing_has_to_be_plain() {
         let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n");
         assert_eq!(status(&request).await, "400", "{request:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_length_beside_an_encoding_smuggles() {
+    let length = "content-length: 5";
+    let encoding = "transfer-encoding: chunked";
+    for (first, second) in [(length, encoding), (encoding, length)] {
+        for method in ["GET", "POST"] {
+            let request = format!(
+                "{method} /echo HTTP/1.1\r\nhost: a\r\n{first}\r\n{second}\r\n\r\n0\r\n\r\n"
+            );
+            assert_eq!(status(&request).await, "400", "{request:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_does_so_in_a_later_request_too() {
+    let (mut client, _server) = serve(Settings::new());
+    for _ in 0..2 {
+        client
+            .write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab")
+            .await
+            .unwrap();
+        read_response(&mut client, "ab").await;
+    }
+    let request = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let response = converse(&mut client, request).await;
+    assert!(response.starts_with("HTTP/1.1 400"), "{response}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_has_no_fragment() {
+    assert_eq!(status("GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n").await, "400");
 }
 
 #[tokio::test(start_paused = true)]
