@@ -8,6 +8,7 @@
 extern crate self as tower_grpc;
 
 mod call;
+pub mod classify;
 pub mod client;
 mod code;
 pub mod codec;
@@ -25,6 +26,7 @@ mod status;
 mod streaming;
 pub mod test;
 mod timeout;
+pub mod web;
 
 pub use crate::call::{IntoRequest, IntoStreamingRequest, Request, Response};
 pub use crate::code::Code;

@@ -112,6 +112,11 @@ impl Metadata {
         headers
     }
 
+    /// The headers that came, with the protocol's own among them.
+    pub(crate) fn raw(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// The first text under `name`.
     ///
     /// There is none where the name ends in `-bin`, or the peer has sent what isn't ASCII.

@@ -1,5 +1,14 @@
-//! What the protocol promises, on both sides, in memory.
+//! What the protocol promises, on both sides, in memory; and on sockets, what needs them.
 
+mod compressed;
+mod deadlines;
 mod echo;
+mod ends;
 mod fresh;
 mod kinds;
+mod protocol;
+mod raw;
+mod responses;
+mod services;
+mod sockets;
+mod web;

@@ -1,0 +1,199 @@
+//! What a client makes of what servers send, right or wrong.
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::Frame;
+use tower_grpc::{Code, GrpcBody, Status};
+
+use crate::echo::pb::client::EchoClient;
+use crate::echo::{Say, say};
+use crate::raw::{frames, said};
+
+type Frames = Vec<Result<Frame<Bytes>, std::io::Error>>;
+
+/// Calls a server that answers so.
+async fn answered(
+    head: http::response::Builder,
+    body: impl Fn() -> Frames,
+) -> Result<tower_grpc::Response<Say>, Status> {
+    let response = head.body(GrpcBody::new(frames(body()))).unwrap();
+    let mut response = Some(response);
+    let server = tower_util::service_fn(move |_: http::Request<GrpcBody>| {
+        std::future::ready(Ok::<_, Status>(response.take().unwrap()))
+    });
+    EchoClient::new(server).unary(say("x")).await
+}
+
+fn grpc() -> http::response::Builder {
+    Response::builder().header("content-type", "application/grpc")
+}
+
+fn trailers(fields: &[(&'static str, &'static str)]) -> Result<Frame<Bytes>, std::io::Error> {
+    let mut all = HeaderMap::new();
+    for (name, value) in fields {
+        all.append(*name, value.parse().unwrap());
+    }
+    Ok(Frame::trailers(all))
+}
+
+fn data(bytes: Bytes) -> Result<Frame<Bytes>, std::io::Error> {
+    Ok(Frame::data(bytes))
+}
+
+#[tokio::test]
+async fn an_http_status_maps_to_a_code() {
+    for (http, code) in [
+        (400, Code::Internal),
+        (401, Code::Unauthenticated),
+        (403, Code::PermissionDenied),
+        (404, Code::Unimplemented),
+        (429, Code::Unavailable),
+        (502, Code::Unavailable),
+        (503, Code::Unavailable),
+        (504, Code::Unavailable),
+        (500, Code::Unknown),
+        (204, Code::Unknown),
+    ] {
+        let head = Response::builder()
+            .status(http)
+            .header("content-type", "text/html");
+        let status = answered(head, Vec::new).await.unwrap_err();
+        assert_eq!(status.code(), code, "{http}");
+        assert!(status.message().contains(&http.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_status_counts_more_than_the_http_status() {
+    let head = grpc()
+        .status(503)
+        .header("grpc-status", "5")
+        .header("grpc-message", "no%20one");
+    let status = answered(head, Vec::new).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::NotFound, "no one")
+    );
+}
+
+#[tokio::test]
+async fn another_content_type_is_unknown() {
+    for head in [
+        Response::builder(),
+        Response::builder().header("content-type", "text/html"),
+    ] {
+        let status = answered(head, || vec![data(said("x"))]).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unknown);
+    }
+}
+
+#[tokio::test]
+async fn a_response_without_a_status_is_internal() {
+    for body in [
+        || vec![data(said("x"))],
+        || vec![data(said("x")), trailers(&[("x-only", "1")])],
+        Vec::new,
+    ] {
+        let status = answered(grpc(), body).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_is_no_number_is_unknown() {
+    let body = || vec![data(said("x")), trailers(&[("grpc-status", "fine")])];
+    assert_eq!(
+        answered(grpc(), body).await.unwrap_err().code(),
+        Code::Unknown
+    );
+}
+
+#[tokio::test]
+async fn a_unary_call_gets_exactly_one_message() {
+    let none = || vec![trailers(&[("grpc-status", "0")])];
+    assert_eq!(
+        answered(grpc(), none).await.unwrap_err().code(),
+        Code::Unimplemented
+    );
+    let only_trailers = grpc().header("grpc-status", "0");
+    let status = answered(only_trailers, Vec::new).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    let two = || {
+        vec![
+            data(said("x")),
+            data(said("y")),
+            trailers(&[("grpc-status", "0")]),
+        ]
+    };
+    assert_eq!(
+        answered(grpc(), two).await.unwrap_err().code(),
+        Code::Unimplemented
+    );
+}
+
+#[tokio::test]
+async fn a_failure_after_a_message_is_the_failure() {
+    let body = || {
+        vec![
+            data(said("x")),
+            trailers(&[("grpc-status", "10"), ("grpc-message", "no")]),
+        ]
+    };
+    let status = answered(grpc(), body).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Aborted, "no"));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_unavailable_with_its_cause() {
+    let body = || vec![Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe))];
+    let status = answered(grpc(), body).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(std::error::Error::source(&status).is_some());
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_limit_is_refused() {
+    let head = grpc();
+    let body = || vec![data(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]))];
+    assert_eq!(
+        answered(head, body).await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
+}
+
+#[tokio::test]
+async fn a_message_too_large_to_send_is_not_sent() {
+    let server = tower_util::service_fn(|_: http::Request<GrpcBody>| {
+        std::future::ready(Err::<Response<GrpcBody>, _>(Status::data_loss(
+            "it was sent",
+        )))
+    });
+    let mut client = EchoClient::new(server).with_max_encoding_message_size(3);
+    let status = client.unary(say("hello")).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn a_request_has_what_the_protocol_asks_for() {
+    let (mock, mut handle) =
+        tower_test::mock::pair::<http::Request<GrpcBody>, Response<GrpcBody>>();
+    let origin = "https://shop.example:8443".parse().unwrap();
+    let mut client = EchoClient::new(mock).with_origin(&origin);
+    let _call = tokio::spawn(async move { client.unary(say("x")).await });
+    let (request, _answer) = handle.next_request().await.unwrap();
+    assert_eq!(request.method(), http::Method::POST);
+    assert_eq!(
+        request.uri(),
+        "https://shop.example:8443/tower.grpc.test.Echo/Unary"
+    );
+    assert_eq!(request.headers()["te"], "trailers");
+    assert_eq!(request.headers()["content-type"], "application/grpc+proto");
+    assert!(
+        request.headers()["user-agent"]
+            .to_str()
+            .unwrap()
+            .starts_with("grpc-")
+    );
+    assert!(!request.headers().contains_key("grpc-timeout"));
+    assert!(!request.headers().contains_key("grpc-encoding"));
+}
