@@ -81,6 +81,7 @@ mod driver;
 mod gauge;
 mod latch;
 mod link;
+mod numbers;
 mod observe;
 mod outlier;
 mod queued;
@@ -113,6 +114,7 @@ pub use tower_close::NoRuntime;
 
 use self::driver::Driver;
 use self::link::Backoff;
+use self::numbers::Metrics;
 use self::observe::Newcomers;
 use self::queued::{Doorstep, Queued};
 use self::shared::{Called, Chooser, Flight, Seeds, Shared};
@@ -169,6 +171,7 @@ pub struct Builder<D, M, P = PowerOfTwo, G = InFlight, C = EveryErrorFails> {
     gauge: G,
     classify: C,
     seed: Option<u64>,
+    name: Arc<str>,
     settings: Settings,
 }
 
@@ -250,6 +253,7 @@ impl Pool<(), ()> {
             gauge: InFlight,
             classify: EveryErrorFails,
             seed: None,
+            name: Arc::from(""),
             settings: Settings::default(),
         }
     }
@@ -266,6 +270,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
             gauge: self.gauge,
             classify: self.classify,
             seed: self.seed,
+            name: self.name,
             settings: self.settings,
         }
     }
@@ -280,6 +285,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
             gauge,
             classify: self.classify,
             seed: self.seed,
+            name: self.name,
             settings: self.settings,
         }
     }
@@ -294,6 +300,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
             gauge: self.gauge,
             classify,
             seed: self.seed,
+            name: self.name,
             settings: self.settings,
         }
     }
@@ -387,6 +394,13 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
         self
     }
 
+    /// Names the pool, for its metrics: one of a few names, as each makes time series of its own.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// Draws all chance from `seed`, so that a run can be replayed.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
@@ -421,7 +435,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
         let seed = self.seed.map(SplitMix64::new);
         let mut rng = seed.unwrap_or_else(SplitMix64::from_entropy);
         let settings = self.settings;
-        let shared = Arc::new(Shared::new(settings.queue_len));
+        let shared = Arc::new(Shared::new(settings.queue_len, Metrics::new(self.name)));
         let newcomers = Arc::new(Newcomers::new(Arc::clone(&shared.wakes)));
         let seeds = Seeds::new(tower_rng::Rng::next_u64(&mut rng));
         let task = Task::spawn(|signal| {
@@ -482,8 +496,10 @@ impl<K, S, G: Gauge> Core<K, S, G> {
     fn unavailable(&self, reason: Reason, waited: Duration) -> BoxError {
         let report = self.shared.report().clone();
         let panic = self.task.panic_message();
+        let reason = panic.map_or(reason, |_| Reason::Panicked);
+        self.shared.metrics.unavailable(reason);
         Box::new(Unavailable {
-            reason: panic.map_or(reason, |_| Reason::Panicked),
+            reason,
             census: report.census,
             last_failure: panic.map(Arc::from).or(report.last_failure),
             waited,

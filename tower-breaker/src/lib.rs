@@ -437,11 +437,22 @@ impl Handle {
         });
         if let Some((from, to)) = announced {
             tracing::debug!(?from, ?to, "breaker changed its state");
+            #[cfg(feature = "metrics")]
+            metrics::counter!("tower_breaker_changes_total", "to" => to.name()).increment(1);
         }
     }
 }
 
 impl State {
+    #[cfg(feature = "metrics")]
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Limited => "limited",
+            Self::Shut => "shut",
+        }
+    }
+
     fn of(circuit: &Circuit) -> Self {
         match circuit.phase() {
             Phase::Open(_) | Phase::HeldOpen => Self::Open,
@@ -595,6 +606,8 @@ impl<S, C> Breaker<S, C> {
             Readiness::NoRuntime => Refused::NoRuntime,
             Readiness::Unknown | Readiness::Waiting(_) => Refused::NotReady,
         };
+        #[cfg(feature = "metrics")]
+        metrics::counter!("tower_breaker_refused_total", "reason" => error.name()).increment(1);
         // The time it has been waiting goes on counting.
         if !matches!(self.readiness, Readiness::Waiting(_) | Readiness::Overdue) {
             self.readiness = Readiness::Unknown;
@@ -815,6 +828,18 @@ impl Refused {
         match self {
             Self::Shut { retry_after } => *retry_after,
             _ => None,
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Refused {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Shut { .. } => "shut",
+            Self::Overdue => "overdue",
+            Self::NotReady => "not_ready",
+            Self::NoRuntime => "no_runtime",
         }
     }
 }

@@ -309,9 +309,24 @@ where
         Poll::Ready(match self.project().state.project() {
             StateProj::Called { future } => match ready!(future.poll(cx)) {
                 Ok(result) => result.map_err(Into::into),
-                Err(expired) => Err(expired.into()),
+                Err(expired) => Err(counted(expired).into()),
             },
-            StateProj::Refused => Err(Expired::before_work().into()),
+            StateProj::Refused => Err(counted(Expired::before_work()).into()),
         })
     }
+}
+
+/// Counts what expires.
+#[cold]
+fn counted(expired: Expired) -> Expired {
+    #[cfg(feature = "metrics")]
+    {
+        let when = if expired.was_started() {
+            "during_work"
+        } else {
+            "before_work"
+        };
+        metrics::counter!("tower_deadline_expired_total", "when" => when).increment(1);
+    }
+    expired
 }

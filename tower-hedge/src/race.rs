@@ -72,7 +72,14 @@ where
 {
     /// Asks all who have a say, the budget last as its answer is spent.
     fn may_be_sent(&self) -> bool {
-        self.policy.can_retry(&self.request) && self.budget.as_ref().is_none_or(|b| b.withdraw())
+        let may = self.policy.can_retry(&self.request)
+            && self.budget.as_ref().is_none_or(|budget| budget.withdraw());
+        #[cfg(feature = "metrics")]
+        {
+            let outcome = if may { "sent" } else { "denied" };
+            metrics::counter!("tower_hedge_second_tries_total", "outcome" => outcome).increment(1);
+        }
+        may
     }
 }
 

@@ -302,37 +302,63 @@ where
         if !class.is_retryable() {
             return None;
         }
-        self.tries_left = self.tries_left.checked_sub(1)?;
-        let asked = class.retry_after().filter(|asked| !asked.is_zero());
-        if asked.is_some_and(|asked| asked > settings.max_retry_after) {
-            return None;
+        let delay = self.delay(class.retry_after());
+        #[cfg(feature = "metrics")]
+        match &delay {
+            Ok(_) => metrics::counter!("tower_retry_retries_total").increment(1),
+            Err(reason) => {
+                metrics::counter!("tower_retry_given_up_total", "reason" => *reason).increment(1);
+            }
         }
-        let floor = match asked {
-            None => None,
-            // Without a runtime there is no timer.
-            Some(asked) => Some(Handle::try_current().map(|_| Box::pin(sleep(asked))).ok()?),
-        };
-        // A try that nobody waits for only adds to the load.
-        let deadline = Deadline::current().map(Deadline::instant);
-        if deadline.is_some_and(|by| Instant::now() + asked.unwrap_or_default() >= by) {
-            return None;
-        }
-        let session = self
-            .session
-            .get_or_insert_with(|| settings.backoff.clone().make_backoff());
-        let backoff = match deadline {
-            None => session.try_next_backoff(),
-            Some(by) => session.try_next_backoff_before(by),
-        }?;
-        // The budget comes last, as its answer is spent.
-        settings
-            .budget
-            .withdraw()
-            .then_some(Delay { backoff, floor })
+        delay.ok()
     }
 
     fn clone_request(&mut self, req: &Req) -> Option<Req> {
         self.settings.copy.copy_request(req)
+    }
+}
+
+impl<C, B, M, K> StandardPolicy<C, B, M, K>
+where
+    B: Budget,
+    M: MakeBackoff + Clone,
+{
+    /// The wait before another try of what may be tried again, or why there is none.
+    fn delay(
+        &mut self,
+        asked: Option<Duration>,
+    ) -> Result<Delay<<M::Backoff as Backoff>::Future>, &'static str> {
+        let settings = &*self.settings;
+        self.tries_left = self.tries_left.checked_sub(1).ok_or("tries")?;
+        let asked = asked.filter(|asked| !asked.is_zero());
+        if asked.is_some_and(|asked| asked > settings.max_retry_after) {
+            return Err("retry_after");
+        }
+        // A try that nobody waits for only adds to the load.
+        let deadline = Deadline::current().map(Deadline::instant);
+        if deadline.is_some_and(|by| Instant::now() + asked.unwrap_or_default() >= by) {
+            return Err("deadline");
+        }
+        let floor = match asked {
+            None => None,
+            // Without a runtime there is no timer.
+            Some(asked) => match Handle::try_current() {
+                Ok(_) => Some(Box::pin(sleep(asked))),
+                Err(_) => return Err("no_runtime"),
+            },
+        };
+        let session = self
+            .session
+            .get_or_insert_with(|| settings.backoff.clone().make_backoff());
+        let backoff = match deadline {
+            None => session.try_next_backoff().ok_or("no_runtime")?,
+            Some(by) => session.try_next_backoff_before(by).ok_or("deadline")?,
+        };
+        // The budget comes last, as its answer is spent.
+        match settings.budget.withdraw() {
+            true => Ok(Delay { backoff, floor }),
+            false => Err("budget"),
+        }
     }
 }
 

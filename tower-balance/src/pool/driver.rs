@@ -427,6 +427,7 @@ where
         let (now, random) = (self.now, self.rng.next_f64());
         let backoff = self.settings.backoff;
         tracing::debug!(%failure, "endpoint failed");
+        self.shared.metrics.failed();
         self.note_failure(failure);
         self.shared.make_unready(index);
         self.clear_alarm(index);
@@ -582,6 +583,7 @@ where
 
     fn was_ejected(&mut self, index: u32) {
         tracing::debug!("endpoint ejected");
+        self.shared.metrics.ejected();
         self.ejected.insert(index);
         if !self.is_panicking {
             self.shared.make_unready(index);
@@ -887,6 +889,7 @@ where
             report.census = self.census;
             report.last_failure.clone_from(&self.last_failure);
         }
+        self.shared.metrics.census(&self.census);
         // Whoever waits then waits in vain.
         if self.discover.is_none() && self.census.known() == 0 && !self.shared.is_closing() {
             self.shared.close(Reason::NoneLeft);
@@ -927,6 +930,7 @@ where
     G: Gauge,
 {
     fn drop(&mut self) {
+        self.shared.metrics.census(&Census::default());
         // Whether it has panicked its owner knows.
         self.shared.close(Reason::Closed);
     }

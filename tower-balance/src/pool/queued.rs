@@ -105,6 +105,7 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
         let Some(ticket) = core.shared.queue() else {
             return Err(core.unavailable(Reason::QueueFull, Duration::ZERO));
         };
+        core.shared.metrics.queued();
         Ok(Self {
             core: Arc::clone(core),
             chooser: chooser(),

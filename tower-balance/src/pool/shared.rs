@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::gauge::{Gauge, Member};
 use super::latch::{Latch, TurnedAway};
+use super::numbers::Metrics;
 use super::outlier::Tally;
 use super::shortage::{Census, Reason};
 use super::slots::{Growing, ReadySet};
@@ -39,6 +40,7 @@ pub(super) struct Shared<S, G> {
     line: Mutex<Line>,
     /// Why nothing is ready.
     pub(super) report: Mutex<Report>,
+    pub(super) metrics: Metrics,
 }
 
 /// Those who wait, by the order of their coming. Ready indices change under its lock.
@@ -142,7 +144,7 @@ pub(super) struct Chooser<P, R> {
 }
 
 impl<S, G: Gauge> Shared<S, G> {
-    pub(super) fn new(queue_len: usize) -> Self {
+    pub(super) fn new(queue_len: usize, metrics: Metrics) -> Self {
         Self {
             endpoints: Growing::new(),
             ready: ReadySet::new(),
@@ -152,6 +154,7 @@ impl<S, G: Gauge> Shared<S, G> {
             is_closing: AtomicBool::new(false),
             line: Mutex::default(),
             report: Mutex::default(),
+            metrics,
         }
     }
 

@@ -1,5 +1,8 @@
 //! What the preset promises, seen from outside.
 
+#[cfg(feature = "metrics")]
+mod numbers;
+
 use std::future::poll_fn;
 use std::time::Duration;
 
