@@ -48,7 +48,7 @@ pub use routing::TrailingSlash;
 pub use serving::block_on;
 pub use shutdown::Shutdown;
 #[cfg(feature = "server")]
-pub use tower_hyper::{ConnectInfo, Server};
+pub use tower_hyper::{ConnectInfo, Server, Settings, Workers};
 #[cfg(feature = "server")]
 pub use tower_web_macros::main;
 pub use tower_web_macros::{
@@ -67,10 +67,13 @@ pub type Result<T = (), E = BoxError> = std::result::Result<T, E>;
 /// use tower_web::prelude::*;
 /// ```
 pub mod prelude {
+    #[cfg(feature = "server")]
+    pub use crate::ConnectInfo;
     #[cfg(feature = "auth")]
     pub use crate::auth::{ApiKey, Basic, Bearer};
     #[cfg(feature = "cookies")]
     pub use crate::cookies::{Cookie, Cookies};
+    pub use crate::extract::{Extension, Extract, Request};
     #[cfg(feature = "files")]
     pub use crate::files::{File, Files};
     #[cfg(feature = "forms")]
@@ -79,15 +82,12 @@ pub mod prelude {
     pub use crate::headers::Header;
     #[cfg(feature = "multipart")]
     pub use crate::multipart::Multipart;
+    pub use crate::respond::{Created, Html, IntoResponse, NoContent, Redirect, Response};
     #[cfg(feature = "sse")]
     pub use crate::sse::{Event, LastEventId, Sse};
+    pub use crate::streams::BodyStream;
     #[cfg(feature = "websocket")]
     pub use crate::websocket::{Message, WebSocket, WebSocketUpgrade};
-    pub use crate::streams::BodyStream;
-    #[cfg(feature = "server")]
-    pub use crate::ConnectInfo;
-    pub use crate::extract::{Extension, Extract, Request};
-    pub use crate::respond::{Created, Html, IntoResponse, NoContent, Redirect, Response};
     pub use crate::{App, Body, Json, Problem, Shutdown, StatusCode};
     pub use tower_web_macros::{
         any, body_limit, delete, fallback, get, head, layer, options, patch, post, put, resource,

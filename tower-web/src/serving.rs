@@ -1,11 +1,12 @@
 //! The application behind a socket.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::net::ToSocketAddrs;
-use tower_hyper::{Accept, ConnectInfo, Server};
+use tower_hyper::{Accept, ConnectInfo, Server, Tcp, Workers};
 
 use crate::app::App;
 use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead, Requirements};
@@ -57,6 +58,22 @@ impl App {
     }
 }
 
+impl App {
+    /// Serves the application on threads of their own, each with a single-threaded runtime and its own way of accepting
+    /// connections, until the process is told to end. See [`Workers`] for when that is the faster.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve) does.
+    pub async fn serve_on_workers(self, server: Server<Tcp>, workers: Workers) -> crate::Result {
+        let service = self.build()?;
+        lead(service, told_to_end(), |service, signal| {
+            server.serve_on(workers, service, signal)
+        })
+        .await
+    }
+}
+
 /// RFC 8441: browsers open a WebSocket on the connection that they have.
 #[cfg(feature = "websocket")]
 fn websockets_over_http2() -> tower_hyper::Settings {
@@ -72,12 +89,29 @@ where
     L: Accept,
     F: Future<Output = ()>,
 {
+    lead(service, signal, |service, signal| {
+        server.serve_with_shutdown(service, signal)
+    })
+    .await
+}
+
+/// Leads an application from its start to its end, with what serves it between them.
+async fn lead<'a, S, Fut>(
+    service: crate::AppService,
+    signal: impl Future<Output = ()> + 'a,
+    serve: S,
+) -> crate::Result
+where
+    S: FnOnce(crate::AppService, Pin<Box<dyn Future<Output = ()> + 'a>>) -> Fut,
+    Fut: Future<Output = Result<(), tower_hyper::Error>>,
+{
     service.start().await?;
-    let signal = async {
+    let told = service.clone();
+    let signal = Box::pin(async move {
         signal.await;
-        service.begin_shutdown();
-    };
-    let served = server.serve_with_shutdown(service.clone(), signal).await;
+        told.begin_shutdown();
+    });
+    let served = serve(service.clone(), signal).await;
     // However it has ended, what the application holds is to be given back.
     service.begin_shutdown();
     // Connections that have left HTTP behind, as WebSockets, aren't the server's any more.
