@@ -77,6 +77,7 @@
 //! nanoseconds, for ten thousand endpoints as for ten. A request that waits is boxed. An endpoint takes some
 //! hundred bytes; the memory of one that has gone is used for the next, and isn't given back.
 
+mod alarms;
 mod driver;
 mod gauge;
 mod latch;

@@ -3,7 +3,7 @@
 //! All that it decides about an endpoint is written down in its [`Entry`]; [`Driver::settle`] then brings the
 //! endpoint into line with it, and may be called again at any time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
@@ -19,7 +19,7 @@ use futures_core::Stream;
 use futures_util::future::{AbortHandle, Abortable};
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower_close::Signal;
 use tower_discover::{Change, Discover};
 use tower_make::MakeService;
@@ -27,6 +27,7 @@ use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 
 use super::Settings;
+use super::alarms::{AlarmId, Alarms};
 use super::gauge::Gauge;
 use super::latch::TurnedAway;
 use super::link::{Link, Phase, slow_start};
@@ -71,9 +72,8 @@ where
     census: Census,
     last_failure: Option<Arc<str>>,
     is_report_stale: bool,
-    alarms: BTreeMap<(Instant, u64), Alarm>,
-    timer: Pin<Box<Sleep>>,
-    /// Numbers what must not be mistaken for another.
+    alarms: Alarms<Alarm>,
+    /// Numbers the entries.
     counter: u64,
     rng: SplitMix64,
     now: Instant,
@@ -95,7 +95,7 @@ struct Entry<K, T, S> {
     draining: Draining,
     /// The endpoint that this one replaces as soon as it is ready.
     predecessor: Option<u32>,
-    alarm: Option<(Instant, u64)>,
+    alarm: Option<AlarmId>,
     /// For how many looks in a row nobody has used it.
     unused_looks: u32,
     shown: Option<State>,
@@ -173,8 +173,7 @@ where
             census: Census::default(),
             last_failure: None,
             is_report_stale: false,
-            alarms: BTreeMap::new(),
-            timer: Box::pin(sleep_until(now)),
+            alarms: Alarms::new(),
             counter: 0,
             rng,
             now,
@@ -740,12 +739,8 @@ where
 
     // Alarms.
 
-    fn set_alarm(&mut self, after: Duration, alarm: Alarm) -> Option<(Instant, u64)> {
-        // At least a millisecond: an interval of zero would keep the task busy.
-        let at = self.now.checked_add(after.max(Duration::from_millis(1)))?;
-        self.counter += 1;
-        self.alarms.insert((at, self.counter), alarm);
-        Some((at, self.counter))
+    fn set_alarm(&mut self, after: Duration, alarm: Alarm) -> Option<AlarmId> {
+        self.alarms.set(self.now, after, alarm)
     }
 
     fn set_entry_alarm(&mut self, index: u32, after: Duration) {
@@ -757,9 +752,8 @@ where
     }
 
     fn clear_alarm(&mut self, index: u32) {
-        let alarm = self.entry(index).and_then(|entry| entry.alarm.take());
-        if let Some(alarm) = alarm {
-            self.alarms.remove(&alarm);
+        if let Some(alarm) = self.entry(index).and_then(|entry| entry.alarm.take()) {
+            self.alarms.clear(alarm);
         }
     }
 
@@ -767,22 +761,14 @@ where
     fn ring_alarms(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_rung = false;
         loop {
-            let Some((&(at, number), &alarm)) = self.alarms.first_key_value() else {
-                return has_rung;
-            };
-            if at <= self.now {
-                self.alarms.remove(&(at, number));
+            while let Some(alarm) = self.alarms.take_due(self.now) {
                 self.ring(alarm, cx);
                 has_rung = true;
-                continue;
             }
-            if self.timer.deadline() != at {
-                self.timer.as_mut().reset(at);
+            match self.alarms.poll(cx) {
+                Poll::Pending => return has_rung,
+                Poll::Ready(at) => self.now = Instant::now().max(at),
             }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return has_rung;
-            }
-            self.now = Instant::now().max(at);
         }
     }
 

@@ -132,7 +132,8 @@ pub(super) struct Called<F, S, G: Gauge> {
 /// Why no endpoint was called.
 pub(super) struct Miss<Req> {
     pub(super) request: Req,
-    /// Whether it may find one if it tries again at once: there are ready ones, and none has turned it away.
+    /// Whether it may find one if it tries again at once: there are ready ones, some that weren't have been left
+    /// out, and none has turned it away. So trying again ends.
     pub(super) is_worth_another_try: bool,
 }
 
@@ -185,6 +186,7 @@ impl<S, G: Gauge> Shared<S, G> {
         R: Rng,
     {
         let mut was_turned_away = false;
+        let mut has_left_out = false;
         for _ in 0..TRIES {
             let picked = chooser.picker.pick(self, &mut chooser.rng);
             let Some(index) = picked.and_then(|place| self.ready.at(place)) else {
@@ -203,12 +205,15 @@ impl<S, G: Gauge> Shared<S, G> {
                     return Ok(Called { future, flight });
                 }
                 // It leaves the ready ones, so that this ends.
-                Poll::Ready(None) | Poll::Pending => visit.leave_ready(),
+                Poll::Ready(None) | Poll::Pending => {
+                    visit.leave_ready();
+                    has_left_out = true;
+                }
             }
         }
         Err(Miss {
             request,
-            is_worth_another_try: !was_turned_away && self.ready.len() > 0,
+            is_worth_another_try: has_left_out && !was_turned_away && self.ready.len() > 0,
         })
     }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
-use tower_balance::picker::RoundRobin;
+use tower_balance::picker::{Endpoints, Picker, RoundRobin};
 use tower_balance::pool::{
     Builder, Census, Ejection, InFlight, Observed, Pool, Reason, State, States, Unavailable,
 };
@@ -363,6 +363,30 @@ async fn a_wait_is_bounded_and_its_error_says_why_nothing_is_ready() {
         "{message}"
     );
     assert_eq!(pool.queued(), 0);
+}
+
+/// Wants none of them.
+#[derive(Clone, Debug)]
+struct Picky;
+
+impl<S> Picker<S> for Picky {
+    fn pick<E, R>(&mut self, _: &E, _: &mut R) -> Option<usize>
+    where
+        E: Endpoints<S> + ?Sized,
+        R: tower_rng::Rng + ?Sized,
+    {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picker_that_picks_none_keeps_requests_waiting_and_no_thread_busy() {
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers(2));
+    let mut pool: TestPool<Picky> = builder.with_picker(Picky).spawn().unwrap();
+    settle().await;
+    let error = call(&mut pool).await.unwrap_err();
+    assert_eq!(unavailable(&error).reason, Reason::WaitedTooLong);
 }
 
 #[tokio::test(start_paused = true)]
