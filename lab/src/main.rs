@@ -11,11 +11,14 @@
 #![allow(dead_code, reason = "the experiments that come next use the rest")]
 
 mod chance;
+mod churn;
 mod endpoint;
 mod experiment;
+mod faults;
 mod fleet;
 mod hedging;
 mod link;
+mod machine;
 mod picking;
 mod plot;
 mod pooled;
@@ -23,6 +26,7 @@ mod record;
 mod server;
 mod sharing;
 mod storm;
+mod tiers;
 mod world;
 
 use std::error::Error;
@@ -96,8 +100,11 @@ fn experiments() -> Result<Vec<Experiment>, Box<dyn Error>> {
         fleet::experiment(parameters!("fleet")),
         picking::buoyant(parameters!("buoyant")),
         picking::failing(parameters!("failing")),
+        faults::experiment(parameters!("faults")),
         hedging::experiment(parameters!("hedging")),
         storm::experiment(parameters!("storm")),
+        tiers::experiment(parameters!("tiers")),
+        churn::experiment(parameters!("churn")),
     ])
 }
 

@@ -65,8 +65,9 @@ pub struct Outcomes {
 
 /// Keeps a request in flight; see [`Outcomes::start`].
 ///
-/// Dropped without [`end`](Self::end), the request was cancelled. What it took until then is recorded: an endpoint
-/// on which callers give up looks as slow as it is.
+/// Dropped without [`end`](Self::end), the request was cancelled. If that was after longer than the request should have
+/// taken, it counts as a failure: an endpoint that has stopped answering is known by nothing else where the timeout is
+/// the caller's. If it was sooner, it says nothing.
 #[derive(Debug)]
 pub struct Ticket {
     shared: Arc<Shared>,
@@ -150,6 +151,8 @@ struct State {
 struct Failures {
     share: f64,
     updated_at: f64,
+    /// How many failed in a row.
+    run: u32,
 }
 
 /// What readers see of the state: bits of floats, each published by itself. A reading that comes between two writes
@@ -169,6 +172,10 @@ struct Published {
 /// A single result moves the share of failures by so much at least. Without it, the more requests an endpoint gets
 /// the less each would count, and a busy one would go on failing for a while.
 const LEAST_WEIGHT: f64 = 1.0 / 32.0;
+
+/// After each failure in a row the next result counts twice as much, up to a half. So failures here and there weigh
+/// little, and an endpoint that has stopped working is known after five requests.
+const MOST_DOUBLINGS: u32 = 4;
 
 /// The longest time that an endpoint may ask to be left alone for.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -336,6 +343,7 @@ impl State {
             failures: Failures {
                 share: 0.0,
                 updated_at: 0.0,
+                run: 0,
             },
             flights: Flights::default(),
             until: 0.0,
@@ -345,7 +353,8 @@ impl State {
     /// Takes in what a request came to; `None` if it was cancelled.
     fn observe(&mut self, settings: Settings, took: f64, class: Option<Class>, now: f64) {
         let ewma = Ewma::new(settings.decay);
-        let is_fault = class.is_some_and(Class::is_fault);
+        // Who gives up after longer than usual waits for an endpoint that may never answer: as a timeout would say.
+        let is_fault = class.is_none_or(Class::is_fault);
         match class {
             Some(Class::Ignored) => return,
             // That an endpoint fails fast doesn't make it fast, but that it fails slowly makes it slow.
@@ -354,22 +363,25 @@ impl State {
             None if took < self.latency.value => return,
             _ => self.latency = ewma.observe(self.latency, took, now),
         }
-        if let Some(class) = class {
-            self.failures = self.failures.observe(settings.decay, is_fault, now);
-            if let Some(after) = class.retry_after() {
-                self.until = self.until.max(now + nanos(after.min(LONGEST)));
-            }
+        self.failures = self.failures.observe(settings.decay, is_fault, now);
+        if let Some(after) = class.and_then(Class::retry_after) {
+            self.until = self.until.max(now + nanos(after.min(LONGEST)));
         }
     }
 }
 
 impl Failures {
     fn observe(self, decay: f64, failed: bool, now: f64) -> Self {
-        let kept = self.kept(decay, now).min(1.0 - LEAST_WEIGHT);
-        let result = if failed { 1.0 } else { 0.0 };
+        let (result, run) = match failed {
+            true => (1.0, self.run.saturating_add(1)),
+            false => (0.0, 0),
+        };
+        let least_weight = LEAST_WEIGHT * f64::from(1_u32 << self.run.min(MOST_DOUBLINGS));
+        let kept = self.kept(decay, now).min(1.0 - least_weight);
         Self {
             share: self.share * kept + result * (1.0 - kept),
             updated_at: self.updated_at.max(now),
+            run,
         }
     }
 
@@ -441,6 +453,8 @@ impl Published {
             failures: Failures {
                 share: read(&self.failures),
                 updated_at: read(&self.failures_at),
+                // Which only the writers need.
+                run: 0,
             },
             oldest: read(&self.oldest),
             until: read(&self.until),
@@ -612,6 +626,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn five_failures_in_a_row_say_more_than_five_among_successes() {
+        let (row, among) = (Outcomes::new(), Outcomes::new());
+        for _ in 0..5 {
+            request(&row, ms(1), Class::Failure).await;
+        }
+        for _ in 0..5 {
+            request(&among, ms(1), Class::Failure).await;
+            request(&among, ms(1), Class::Success).await;
+        }
+        assert!(cost_ms(&row) > 500.0, "{}", cost_ms(&row));
+        assert!(cost_ms(&among) < 200.0, "{}", cost_ms(&among));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_oldest_in_flight_counts_when_it_is_out_for_longer_than_usual() {
         let outcomes = Outcomes::new().with_default_rtt(ms(10));
         let oldest = outcomes.start();
@@ -656,7 +684,7 @@ mod tests {
         let given_up = outcomes.start();
         advance(ms(500)).await;
         drop(given_up);
-        assert_eq!(cost_ms(&outcomes), 500.0);
+        assert!(cost_ms(&outcomes) > 520.0, "{}", cost_ms(&outcomes));
     }
 
     #[tokio::test(start_paused = true)]
