@@ -18,3 +18,5 @@ mod websocket;
     feature = "websocket"
 ))]
 mod wire;
+#[cfg(feature = "default")]
+mod anything;
