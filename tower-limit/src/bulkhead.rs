@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
+use tower_deadline::Deadline;
 use tower_layer::Layer;
 #[cfg(feature = "load")]
 use tower_load::Load;
@@ -42,6 +43,8 @@ pub struct GlobalBulkheadLayer {
 /// **Readiness.** Takes a permit, or finds that there is none in time; with a permit, it waits for the
 /// inner service. A service that found none looks again whenever it is polled. A clone has neither a
 /// permit nor a place in the queue; to drop a service frees what it has.
+///
+/// A wait also ends at the [deadline](tower_deadline::Deadline::current) of the task, with [`WaitElapsed`].
 ///
 /// **`call` without readiness.** Takes a permit if one is free, and fails with [`AtCapacity`] otherwise.
 ///
@@ -378,7 +381,10 @@ impl Place {
         if let Poll::Ready(permit) = waiter.poll(cx) {
             return self.end(Self::Held(permit));
         }
-        let Some(deadline) = since.checked_add(settings.max_wait) else {
+        // Nobody waits past the deadline of the task.
+        let longest = since.checked_add(settings.max_wait);
+        let asked = Deadline::current().map(Deadline::instant);
+        let Some(deadline) = longest.into_iter().chain(asked).min() else {
             return Poll::Pending;
         };
         if Instant::now() >= deadline {

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower_deadline::Deadline;
 use tower_limit::bulkhead::{
     AtCapacity, Bulkhead, BulkheadLayer, GlobalBulkheadLayer, ResponseFuture, WaitElapsed,
 };
@@ -132,6 +133,19 @@ async fn a_bounded_wait_ends_with_a_permit_or_with_an_error() {
     assert!(unlucky.is_woken());
     assert_ready_ok!(unlucky.poll_ready());
     let _response = unlucky.call("third");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_past_the_deadline_of_the_task() {
+    let (mut service, _handle) = spawn(BulkheadLayer::new(1).with_max_wait(10 * MS));
+    let mut hurried = service.clone();
+    assert_ready_ok!(service.poll_ready());
+    let deadline = Deadline::after(3 * MS);
+    assert_pending!(deadline.enter(|| hurried.poll_ready()));
+    advance(3 * MS).await;
+    assert!(hurried.is_woken());
+    assert_ready_ok!(deadline.enter(|| hurried.poll_ready()));
+    assert!(error(hurried.call("second")).is::<WaitElapsed>());
 }
 
 #[tokio::test(start_paused = true)]
