@@ -26,8 +26,8 @@ use tower_make::MakeService;
 use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 
-use super::Settings;
 use super::alarms::{AlarmId, Alarms};
+use super::builder::Settings;
 use super::gauge::Gauge;
 use super::latch::TurnedAway;
 use super::link::{Link, Phase, slow_start};
@@ -459,12 +459,12 @@ where
     // Endpoints.
 
     fn look_at_woken(&mut self) {
-        for index in self.shared.wakes.take(&*self.shared) {
-            let is_suspect = self
-                .shared
-                .endpoint(index)
-                .is_some_and(|endpoint| endpoint.take_suspicion());
-            if is_suspect {
+        for index in self.shared.wakes.take() {
+            let Some(endpoint) = self.shared.endpoint(index) else {
+                continue;
+            };
+            endpoint.looked_at();
+            if endpoint.take_suspicion() {
                 self.eject(index);
             }
             self.settle(index);

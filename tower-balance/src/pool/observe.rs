@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use tokio::sync::mpsc;
 
-use super::shared::Wakes;
+use super::endpoint::Wakes;
 
 /// How many changes are kept for an observer that is slow.
 const KEPT: usize = 256;

@@ -5,19 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
-use futures_util::task::AtomicWaker;
-use tower_classify::Class;
 use tower_rng::Rng;
 use tower_service::Service;
 
+use super::endpoint::{Endpoint, Flight, Seat, Wakes};
 use super::gauge::{Gauge, Member};
-use super::latch::{Latch, TurnedAway};
+use super::latch::TurnedAway;
 use super::numbers::Metrics;
-use super::outlier::Tally;
 use super::shortage::{Census, Reason};
 use super::slots::{Growing, ReadySet};
 use crate::picker::{EndpointId, Endpoints, Picker};
@@ -60,67 +58,11 @@ pub(super) struct Report {
     pub(super) last_failure: Option<Arc<str>>,
 }
 
-/// A place for one endpoint, and after it for another.
-#[derive(Debug)]
-pub(super) struct Endpoint<S, G> {
-    pub(super) member: Member<G>,
-    latch: Latch,
-    /// Locked by whoever has the latch, and so never waited for.
-    seat: Mutex<Seat<S>>,
-    /// Wakes the pool's task for this endpoint.
-    waker: Waker,
-    wake: Arc<EndpointWake>,
-    /// How many endpoints were here before.
-    generation: AtomicU32,
-    succeeded: AtomicU32,
-    failed: AtomicU32,
-    faults_in_a_row: AtomicU32,
-    /// Set by callers, for the task: it failed too often in a row.
-    is_suspect: AtomicBool,
-    was_used: AtomicBool,
-    is_draining: AtomicBool,
-}
-
-/// The service of an endpoint.
-#[derive(Debug)]
-pub(super) struct Seat<S> {
-    pub(super) service: Option<S>,
-    /// Why the service is gone, until the task has seen it.
-    pub(super) failure: Option<Arc<str>>,
-    /// Whether it is in use: still set when one enters only if the one before has panicked.
-    is_in_use: bool,
-}
-
 /// An endpoint whose latch is held.
 pub(super) struct Visit<'a, S, G> {
     shared: &'a Shared<S, G>,
     endpoint: &'a Arc<Endpoint<S, G>>,
     seat: Option<MutexGuard<'a, Seat<S>>>,
-}
-
-/// A request in flight.
-#[derive(Debug)]
-pub(super) struct Flight<S, G: Gauge> {
-    endpoint: Arc<Endpoint<S, G>>,
-    ticket: Option<G::Ticket>,
-    /// Zero: they don't count.
-    max_faults_in_a_row: u32,
-}
-
-/// What the pool's task is to look at.
-#[derive(Debug, Default)]
-pub(super) struct Wakes {
-    driver: AtomicWaker,
-    endpoints: Mutex<Vec<u32>>,
-    /// Somebody waits, so that idle endpoints are wanted.
-    pub(super) is_wanted: AtomicBool,
-}
-
-#[derive(Debug)]
-struct EndpointWake {
-    index: u32,
-    is_listed: AtomicBool,
-    wakes: Arc<Wakes>,
 }
 
 /// A request that was sent.
@@ -415,71 +357,6 @@ impl<S, G> Endpoints<Member<G>> for Shared<S, G> {
     }
 }
 
-impl<S, G> Endpoint<S, G> {
-    fn new(index: u32, gauge: G, wakes: Arc<Wakes>) -> Self {
-        let wake = Arc::new(EndpointWake {
-            index,
-            is_listed: AtomicBool::new(false),
-            wakes,
-        });
-        Self {
-            member: Member::new(gauge),
-            latch: Latch::new(),
-            seat: Mutex::new(Seat {
-                service: None,
-                failure: None,
-                is_in_use: false,
-            }),
-            waker: Waker::from(Arc::clone(&wake)),
-            wake,
-            generation: AtomicU32::new(0),
-            succeeded: AtomicU32::new(0),
-            failed: AtomicU32::new(0),
-            faults_in_a_row: AtomicU32::new(0),
-            is_suspect: AtomicBool::new(false),
-            was_used: AtomicBool::new(false),
-            is_draining: AtomicBool::new(false),
-        }
-    }
-
-    #[inline]
-    fn id(&self) -> EndpointId {
-        let generation = self.generation.load(Ordering::Relaxed);
-        EndpointId::new(u64::from(generation) << 32 | u64::from(self.wake.index))
-    }
-
-    fn reset(&self) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
-        self.take_tally();
-        self.faults_in_a_row.store(0, Ordering::Relaxed);
-        self.is_suspect.store(false, Ordering::Relaxed);
-        self.was_used.store(false, Ordering::Relaxed);
-        self.is_draining.store(false, Ordering::SeqCst);
-        self.member.set_share(1.0);
-    }
-
-    /// What came of its requests since the last time.
-    pub(super) fn take_tally(&self) -> Tally {
-        Tally {
-            succeeded: self.succeeded.swap(0, Ordering::Relaxed),
-            failed: self.failed.swap(0, Ordering::Relaxed),
-        }
-    }
-
-    pub(super) fn take_suspicion(&self) -> bool {
-        self.is_suspect.swap(false, Ordering::Relaxed)
-    }
-
-    pub(super) fn take_use(&self) -> bool {
-        self.was_used.swap(false, Ordering::Relaxed)
-    }
-
-    /// Has the task woken when the last request has ended.
-    pub(super) fn drain(&self) {
-        self.is_draining.store(true, Ordering::SeqCst);
-    }
-}
-
 impl<'a, S, G: Gauge> Visit<'a, S, G> {
     pub(super) fn seat(&mut self) -> Option<&mut Seat<S>> {
         self.seat.as_deref_mut()
@@ -536,16 +413,7 @@ impl<'a, S, G: Gauge> Visit<'a, S, G> {
     /// Keeps callers from picking it. While the latch is held, so that the task can't put it back before.
     #[cold]
     pub(super) fn leave_ready(&mut self) {
-        self.shared.make_unready(self.endpoint.wake.index);
-    }
-}
-
-impl<S> Seat<S> {
-    #[cold]
-    fn give_up(&mut self, failure: Arc<str>) {
-        self.failure = Some(failure);
-        // Its destructor may panic as well; the seat is empty by then.
-        drop(self.service.take());
+        self.shared.make_unready(self.endpoint.index());
     }
 }
 
@@ -576,108 +444,6 @@ impl<S, G> Visit<'_, S, G> {
             let first = line.requests.pop_first();
             drop(line);
             wake(first.map(|(_, waker)| waker));
-        }
-    }
-}
-
-impl<S, G: Gauge> Flight<S, G> {
-    #[inline]
-    fn start(endpoint: &Arc<Endpoint<S, G>>, max_faults_in_a_row: u32) -> Self {
-        endpoint.member.add();
-        if !endpoint.was_used.load(Ordering::Relaxed) {
-            endpoint.was_used.store(true, Ordering::Relaxed);
-        }
-        Self {
-            ticket: Some(endpoint.member.gauge.start()),
-            endpoint: Arc::clone(endpoint),
-            max_faults_in_a_row,
-        }
-    }
-
-    /// The request has ended.
-    #[inline]
-    pub(super) fn finish(&mut self, class: Class) {
-        if class.is_fault() {
-            self.fault();
-        } else if class.is_working() {
-            let endpoint = &self.endpoint;
-            endpoint.succeeded.fetch_add(1, Ordering::Relaxed);
-            if endpoint.faults_in_a_row.load(Ordering::Relaxed) != 0 {
-                endpoint.faults_in_a_row.store(0, Ordering::Relaxed);
-            }
-        }
-        self.end(Some(class));
-    }
-
-    #[cold]
-    fn fault(&self) {
-        let endpoint = &self.endpoint;
-        endpoint.failed.fetch_add(1, Ordering::Relaxed);
-        let faults = endpoint.faults_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        if faults == self.max_faults_in_a_row {
-            endpoint.faults_in_a_row.store(0, Ordering::Relaxed);
-            endpoint.is_suspect.store(true, Ordering::Relaxed);
-            endpoint.waker.wake_by_ref();
-        }
-    }
-
-    #[inline]
-    fn end(&mut self, class: Option<Class>) {
-        let Some(ticket) = self.ticket.take() else {
-            return;
-        };
-        let endpoint = &self.endpoint;
-        endpoint.member.gauge.finish(ticket, class);
-        // Ordered with the task, which says that it drains and then looks whether something is in flight.
-        if endpoint.member.sub() && endpoint.is_draining.load(Ordering::SeqCst) {
-            endpoint.waker.wake_by_ref();
-        }
-    }
-}
-
-impl<S, G: Gauge> Drop for Flight<S, G> {
-    #[inline]
-    fn drop(&mut self) {
-        self.end(None);
-    }
-}
-
-impl Wakes {
-    pub(super) fn wake(&self) {
-        self.driver.wake();
-    }
-
-    pub(super) fn register(&self, waker: &Waker) {
-        self.driver.register(waker);
-    }
-
-    /// The endpoints that were woken. Each is listed again if it is woken from now on.
-    pub(super) fn take<S, G: Gauge>(&self, shared: &Shared<S, G>) -> Vec<u32> {
-        let woken = mem::take(&mut *self.endpoints());
-        for index in &woken {
-            if let Some(endpoint) = shared.endpoint(*index) {
-                endpoint.wake.is_listed.store(false, Ordering::SeqCst);
-            }
-        }
-        woken
-    }
-
-    fn endpoints(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Wake for EndpointWake {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_listed.swap(true, Ordering::SeqCst) {
-            self.wakes.endpoints().push(self.index);
-            self.wakes.wake();
         }
     }
 }
