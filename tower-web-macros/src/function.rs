@@ -180,6 +180,7 @@ fn future(
     quote! {
         #(#outside)*
         #(#cfgs)*
+        #[allow(clippy::too_many_arguments)] // What is to be said of the function is said of the one inside.
         #visibility fn #ident #generics(#(#names: #types),*) -> #handler #generics {
             #handler { future: #boxed }
         }

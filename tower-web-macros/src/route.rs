@@ -396,7 +396,7 @@ impl<'a> Route<'a> {
         quote! {
             #(#cfgs)*
             #[doc = #doc]
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::too_many_arguments)]
             #visibility fn #name(#(#parameters),*) -> ::std::string::String {
                 ::tower_web::handler::PathBuilder::new(#first) #(#steps)* .finish()
             }

@@ -1,7 +1,6 @@
 //! The application behind a socket.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -67,10 +66,10 @@ impl App {
     /// As [`serve`](Self::serve) does.
     pub async fn serve_on_workers(self, server: Server<Tcp>, workers: Workers) -> crate::Result {
         let service = self.build()?;
-        lead(service, told_to_end(), |service, signal| {
-            server.serve_on(workers, service, signal)
-        })
-        .await
+        service.start().await?;
+        let signal = told(service.clone(), told_to_end());
+        let served = server.serve_on(workers, service.clone(), signal).await;
+        end(service, served).await
     }
 }
 
@@ -89,29 +88,19 @@ where
     L: Accept,
     F: Future<Output = ()>,
 {
-    lead(service, signal, |service, signal| {
-        server.serve_with_shutdown(service, signal)
-    })
-    .await
+    service.start().await?;
+    let signal = told(service.clone(), signal);
+    let served = server.serve_with_shutdown(service.clone(), signal).await;
+    end(service, served).await
 }
 
-/// Leads an application from its start to its end, with what serves it between them.
-async fn lead<'a, S, Fut>(
-    service: crate::AppService,
-    signal: impl Future<Output = ()> + 'a,
-    serve: S,
-) -> crate::Result
-where
-    S: FnOnce(crate::AppService, Pin<Box<dyn Future<Output = ()> + 'a>>) -> Fut,
-    Fut: Future<Output = Result<(), tower_hyper::Error>>,
-{
-    service.start().await?;
-    let told = service.clone();
-    let signal = Box::pin(async move {
-        signal.await;
-        told.begin_shutdown();
-    });
-    let served = serve(service.clone(), signal).await;
+/// Waits for the signal, and passes it on to the handlers.
+async fn told(service: crate::AppService, signal: impl Future<Output = ()>) {
+    signal.await;
+    service.begin_shutdown();
+}
+
+async fn end(service: crate::AppService, served: Result<(), tower_hyper::Error>) -> crate::Result {
     // However it has ended, what the application holds is to be given back.
     service.begin_shutdown();
     // Connections that have left HTTP behind, as WebSockets, aren't the server's any more.

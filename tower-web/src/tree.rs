@@ -208,3 +208,161 @@ impl<V> Tree<V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tree(paths: &[&str]) -> Tree<String> {
+        let mut tree = Tree::new();
+        for path in paths {
+            *tree.entry(&Pattern::parse(path).unwrap()) = Some((*path).to_owned());
+        }
+        tree
+    }
+
+    fn caught(path: &str, captures: &Captures) -> Vec<String> {
+        let ranges = (0..).map_while(|position| captures.range(position));
+        ranges.map(|range| path[range].to_owned()).collect()
+    }
+
+    #[track_caller]
+    fn assert_finds(tree: &Tree<String>, path: &str, wanted: Option<(&str, &[&str])>) {
+        let mut captures = Captures::default();
+        let found = tree.find(path, &mut captures).map(String::as_str);
+        assert_eq!(found, wanted.map(|(pattern, _)| pattern), "{path}");
+        if let Some((_, wanted)) = wanted {
+            assert_eq!(caught(path, &captures), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_most_literal_pattern_wins_and_its_captures_alone_are_left() {
+        let tree = tree(&[
+            "/",
+            "/{id}",
+            "/{id}.json",
+            "/v{version}.json",
+            "/{*rest}",
+            "/a/{b}/c",
+            "/a/b/{c}/d",
+            "/a/",
+        ]);
+        assert_finds(&tree, "/", Some(("/", &[])));
+        assert_finds(&tree, "/x", Some(("/{id}", &["x"])));
+        assert_finds(&tree, "/x.json", Some(("/{id}.json", &["x"])));
+        assert_finds(&tree, "/v7.json", Some(("/v{version}.json", &["7"])));
+        assert_finds(&tree, "/.json", Some(("/{id}", &[".json"])));
+        assert_finds(&tree, "/a/b/c", Some(("/a/{b}/c", &["b"])));
+        assert_finds(&tree, "/a/b/x/d", Some(("/a/b/{c}/d", &["x"])));
+        assert_finds(&tree, "/a/b/x/e", Some(("/{*rest}", &["a/b/x/e"])));
+        assert_finds(&tree, "/a/", Some(("/a/", &[])));
+        assert_finds(&tree, "//", Some(("/{*rest}", &["/"])));
+        assert_finds(&tree, "x", None);
+        assert_finds(&tree, "", None);
+        assert_finds(&tree, "*", None);
+    }
+
+    #[test]
+    fn more_captures_than_are_held_in_place_are_held_too() {
+        let tree = tree(&["/{a}/{b}/{c}/{d}/{e}/{f}"]);
+        assert_finds(
+            &tree,
+            "/1/2/3/4/5/6",
+            Some(("/{a}/{b}/{c}/{d}/{e}/{f}", &["1", "2", "3", "4", "5", "6"])),
+        );
+    }
+
+    /// Whether a path has the pattern, segment by segment, and how literal each segment is: less is more literal.
+    fn rank(pattern: &Pattern, path: &str) -> Option<Vec<(u8, isize, isize)>> {
+        let mut ranks = Vec::new();
+        let mut rest: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        for segment in pattern.segments() {
+            if matches!(segment, Segment::Rest) {
+                return (!rest.is_empty() && rest != [""]).then(|| {
+                    ranks.push((3, 0, 0));
+                    ranks
+                });
+            }
+            if rest.is_empty() {
+                return None;
+            }
+            let text = rest.remove(0);
+            match segment {
+                Segment::Literal(literal) if literal == text => ranks.push((0, 0, 0)),
+                Segment::Capture { prefix, suffix }
+                    if text.len() > prefix.len() + suffix.len()
+                        && text.starts_with(&**prefix)
+                        && text.ends_with(&**suffix) =>
+                {
+                    let length = |text: &str| text.len() as isize;
+                    let affixes = length(prefix) + length(suffix);
+                    ranks.push((if affixes > 0 { 1 } else { 2 }, -affixes, -length(prefix)));
+                }
+                _ => return None,
+            }
+        }
+        rest.is_empty().then_some(ranks)
+    }
+
+    fn segment() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "a", "b", "ab", "", "{x}", "a{x}", "{x}b", "a{x}b", "{x}",
+        ])
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        (prop::collection::vec(segment(), 1..4), any::<bool>()).prop_map(|(segments, rest)| {
+            let mut path = String::new();
+            for (at, segment) in segments.iter().enumerate() {
+                path.push('/');
+                path.push_str(&segment.replace('x', &format!("x{at}")));
+            }
+            if rest {
+                path.push_str("/{*rest}");
+            }
+            path
+        })
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        let segment = prop::sample::select(vec!["a", "b", "ab", "aab", "aabb", "c", "", "%2F"]);
+        prop::collection::vec(segment, 1..6).prop_map(|segments| format!("/{}", segments.join("/")))
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_a_look_at_every_pattern_finds(
+            patterns in prop::collection::vec(pattern(), 0..12),
+            paths in prop::collection::vec(path(), 1..12),
+        ) {
+            let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+            let tree = tree(&patterns);
+            for path in paths {
+                let best = patterns
+                    .iter()
+                    .map(|text| Pattern::parse(text).unwrap())
+                    .filter_map(|pattern| Some((rank(&pattern, &path)?, pattern.to_string())))
+                    .min();
+                let mut captures = Captures::default();
+                let found = tree.find(&path, &mut captures);
+                let found = found.map(|text| Pattern::parse(text).unwrap());
+                prop_assert_eq!(found.as_ref().map(ToString::to_string), best.map(|(_, pattern)| pattern), "{}", path);
+                // As many captures are left as the pattern has, and none is empty.
+                let caught = caught(&path, &captures);
+                prop_assert_eq!(caught.len(), found.map_or(0, |pattern| pattern.names().len()));
+                prop_assert!(caught.iter().all(|text| !text.is_empty()));
+            }
+        }
+
+        #[test]
+        fn no_path_and_no_pattern_makes_it_panic(pattern in ".{0,40}", path in ".{0,40}") {
+            let mut tree = Tree::new();
+            if let Ok(pattern) = Pattern::parse(&pattern) {
+                *tree.entry(&pattern) = Some(());
+            }
+            let _ = tree.find(&path, &mut Captures::default());
+        }
+    }
+}

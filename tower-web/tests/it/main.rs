@@ -1,8 +1,11 @@
 //! Public behaviour of tower-web.
+#[cfg(feature = "default")]
+mod anything;
 #[cfg(feature = "sse")]
 mod events;
 #[cfg(feature = "files")]
 mod files;
+mod foreign;
 mod layers;
 mod macros;
 mod mistakes;
@@ -18,5 +21,3 @@ mod websocket;
     feature = "websocket"
 ))]
 mod wire;
-#[cfg(feature = "default")]
-mod anything;
