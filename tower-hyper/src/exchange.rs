@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -18,7 +18,7 @@ use tower_service::Service;
 use crate::Incoming;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Over};
-use crate::vetting::vet;
+use crate::vetting::{KnownHost, Refusal, vet};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,6 +28,7 @@ pub(crate) struct Requests<S> {
     service: RefCell<S>,
     link: Arc<Link>,
     vets: bool,
+    known_host: RefCell<KnownHost>,
     attaches_info: bool,
 }
 
@@ -37,8 +38,19 @@ impl<S> Requests<S> {
             service: RefCell::new(service),
             link,
             vets,
+            known_host: RefCell::default(),
             attaches_info,
         }
+    }
+
+    #[inline]
+    fn vet(&self, request: &mut Request<Incoming>) -> Result<(), Refusal> {
+        let has_encoding =
+            !request.body().is_end_stream() && request.headers().contains_key(TRANSFER_ENCODING);
+        if self.link.is_doubtful(has_encoding) {
+            return Err(Refusal::Ambiguous);
+        }
+        vet(request, &mut self.known_host.borrow_mut())
     }
 
     #[inline]
@@ -99,9 +111,8 @@ where
     fn call(&self, request: Request<hyper::body::Incoming>) -> Exchange<S> {
         self.link.begin();
         let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
-        let is_doubtful = self.link.take_doubt();
         let state = if self.vets {
-            vet(&mut request, is_doubtful).map_err(|refusal| {
+            self.vet(&mut request).map_err(|refusal| {
                 tracing::debug!(reason = refusal.reason(), "request refused");
                 refusal.status()
             })

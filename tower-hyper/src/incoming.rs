@@ -28,6 +28,7 @@ use crate::{Error, ErrorKind};
 pub struct Incoming {
     kind: Kind,
     link: Option<Arc<Link>>,
+    has_ended: bool,
     /// Made when the sender is waited for.
     stall: Option<Pin<Box<Stall>>>,
 }
@@ -52,14 +53,19 @@ impl Incoming {
         Self {
             kind: Kind::Empty,
             link: None,
+            has_ended: false,
             stall: None,
         }
     }
 
     pub(crate) fn http1(body: hyper::body::Incoming, link: Arc<Link>) -> Self {
+        if !body.is_end_stream() {
+            link.open_body(true);
+        }
         Self {
             kind: Kind::Http1(body),
             link: Some(link),
+            has_ended: false,
             stall: None,
         }
     }
@@ -68,6 +74,7 @@ impl Incoming {
         Self {
             kind: Kind::Http2(body),
             link: Some(link),
+            has_ended: false,
             stall: None,
         }
     }
@@ -130,6 +137,10 @@ impl Body for Incoming {
                 .map_err(|error| Error::because(ErrorKind::Http2, error)),
         };
         if polled.is_ready() {
+            if matches!(polled, Poll::Ready(None)) {
+                this.has_ended = true;
+                this.abandon();
+            }
             if let Some(stall) = &mut this.stall {
                 stall.since = None;
             }
@@ -160,11 +171,11 @@ impl Body for Incoming {
 }
 
 impl Incoming {
-    /// Lets go of the rest.
+    /// Lets go of the rest, if there is any.
     fn abandon(&mut self) {
         if let (Kind::Http1(body), Some(link)) = (&self.kind, &self.link) {
-            if !body.is_end_stream() {
-                link.leave_unread();
+            if self.has_ended || body.is_end_stream() {
+                link.open_body(false);
             }
         }
         self.kind = Kind::Empty;

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::scan::Head;
 
 /// Facts about the connection that a request came by.
 ///
@@ -137,12 +139,12 @@ pub(crate) struct Link {
     blocked: AtomicBool,
     /// Times that the transport took bytes while or after it was blocked.
     unblocked: AtomicU32,
-    /// A request's body was dropped before its end, so bytes may come that nobody reads.
-    unread: AtomicBool,
+    /// A request's body isn't at its end; never again if it was dropped before that.
+    body_open: AtomicBool,
     /// Everything is said, and the peer's last words are awaited.
     lingering: AtomicBool,
-    /// The head that is being read can be understood in two ways.
-    doubtful: AtomicBool,
+    /// The head that is being read.
+    head: Mutex<Head>,
     /// Responses are gathered, and not written yet.
     holding: AtomicBool,
     /// They are to be written now.
@@ -172,9 +174,9 @@ impl Link {
             received: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             unblocked: AtomicU32::new(0),
-            unread: AtomicBool::new(false),
+            body_open: AtomicBool::new(false),
             lingering: AtomicBool::new(false),
-            doubtful: AtomicBool::new(false),
+            head: Mutex::new(Head::new()),
             holding: AtomicBool::new(false),
             releasing: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
@@ -204,30 +206,38 @@ impl Link {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether no request is under way on an HTTP/1.1 connection.
-    pub(crate) fn is_in_head(&self) -> bool {
-        self.begun() == self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Whether the next byte of an HTTP/1.1 connection begins a head.
+    /// Takes in bytes that were read, where they may belong to a head.
     ///
-    /// It does not where a part of it was read together with the request before. Then a doubtful head may
-    /// go unnoticed here; hyper closes the connection after it, which is safe, too.
-    pub(crate) fn is_between_heads(&self) -> bool {
-        self.is_in_head() && !self.received.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn doubt(&self, is_doubtful: bool) {
-        self.doubtful.store(is_doubtful, Ordering::Relaxed);
-    }
-
-    /// Whether the head that was read last can be understood in two ways.
-    pub(crate) fn take_doubt(&self) -> bool {
-        let is_doubtful = self.doubtful.load(Ordering::Relaxed);
-        if is_doubtful {
-            self.doubtful.store(false, Ordering::Relaxed);
+    /// A head of which a part was read together with the request before isn't seen from its beginning. What is
+    /// doubtful of it goes unnoticed here; hyper closes the connection after it, which is safe, too.
+    #[inline]
+    pub(crate) fn note_head(&self, bytes: &[u8]) {
+        let is_busy = self.begun() != self.ended.load(Ordering::Relaxed);
+        // A body may outlast the response, or be drained by hyper.
+        if is_busy || self.body_open.load(Ordering::Relaxed) {
+            return;
         }
+        let mut head = self.lock_head();
+        if !self.received.load(Ordering::Relaxed) {
+            head.restart();
+        }
+        head.feed(bytes);
+    }
+
+    /// Whether the head that was read last can be understood in two ways. It may be if it `has_encoding`.
+    #[inline]
+    pub(crate) fn is_doubtful(&self, has_encoding: bool) -> bool {
+        let mut head = self.lock_head();
+        let is_doubtful = head.is_ambiguous(has_encoding);
+        // One that was read together with this one isn't looked at.
+        head.restart();
         is_doubtful
+    }
+
+    /// Only the connection's task locks it, so that nobody ever waits.
+    #[inline]
+    fn lock_head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn hold(&self, is_holding: bool) {
@@ -280,14 +290,15 @@ impl Link {
         self.lingering.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn leave_unread(&self) {
-        self.unread.store(true, Ordering::Relaxed);
+    /// A request's body, on HTTP/1.1, begins or has come to its end.
+    pub(crate) fn open_body(&self, is_open: bool) {
+        self.body_open.store(is_open, Ordering::Relaxed);
     }
 
     /// Whether the peer may still be sending what nobody reads: the rest of a body, or of a head that
     /// was refused.
     pub(crate) fn has_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed) || self.received.load(Ordering::Relaxed)
+        self.body_open.load(Ordering::Relaxed) || self.received.load(Ordering::Relaxed)
     }
 }
 

@@ -36,13 +36,10 @@ impl Refusal {
 }
 
 /// Says whether the request may reach the service. One whose target names an authority gets a `Host`
-/// field of it, as RFC 9112, section 3.2.2 has it. `is_doubtful` is what the [scan](crate::scan) has found.
+/// field of it, as RFC 9112, section 3.2.2 has it.
 #[inline]
-pub(crate) fn vet<B: Body>(request: &mut Request<B>, is_doubtful: bool) -> Result<(), Refusal> {
-    if is_doubtful {
-        return Err(Refusal::Ambiguous);
-    }
-    vet_host(request.version(), request.headers())?;
+pub(crate) fn vet<B: Body>(request: &mut Request<B>, known: &mut KnownHost) -> Result<(), Refusal> {
+    vet_host(request.version(), request.headers(), known)?;
     // Nobody waits to send a body that isn't there.
     if !request.body().is_end_stream() {
         vet_expectation(request.headers())?;
@@ -97,15 +94,38 @@ fn vet_authority<B>(request: &mut Request<B>) -> Result<(), Refusal> {
 }
 
 #[inline]
-fn vet_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+fn vet_host(version: Version, headers: &HeaderMap, known: &mut KnownHost) -> Result<(), Refusal> {
     match headers.get(HOST) {
         None if version == Version::HTTP_11 => Err(Refusal::NoHost),
         None => Ok(()),
-        Some(host) if !is_host(host.as_bytes()) => Err(Refusal::BadHost),
+        Some(host) if !known.is(host.as_bytes()) => Err(Refusal::BadHost),
         // Only where some field is repeated can this one be.
         Some(_) if headers.len() == headers.keys_len() => Ok(()),
         Some(_) if headers.get_all(HOST).iter().nth(1).is_some() => Err(Refusal::ManyHosts),
         Some(_) => Ok(()),
+    }
+}
+
+/// A host that was found to be one: a connection's requests mostly have the same.
+#[derive(Debug, Default)]
+pub(crate) struct KnownHost {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl KnownHost {
+    /// Whether `value` is a host.
+    #[inline]
+    fn is(&mut self, value: &[u8]) -> bool {
+        if !value.is_empty() && self.bytes[..self.length] == *value {
+            return true;
+        }
+        let is_host = is_host(value);
+        if let (true, Some(room)) = (is_host, self.bytes.get_mut(..value.len())) {
+            room.copy_from_slice(value);
+            self.length = value.len();
+        }
+        is_host
     }
 }
 
@@ -186,7 +206,10 @@ mod tests {
     }
 
     fn outcome(method: &str, target: &str, hosts: &[&str]) -> Result<(), Refusal> {
-        vet(&mut request(method, target, hosts), false)
+        vet(
+            &mut request(method, target, hosts),
+            &mut KnownHost::default(),
+        )
     }
 
     #[test]
@@ -217,12 +240,25 @@ mod tests {
     }
 
     #[test]
+    fn a_known_host_makes_no_difference() {
+        let mut known = KnownHost::default();
+        let long = "a".repeat(100);
+        for host in ["a", "a", "", "b c", "ab", "a", &long, "a", &long] {
+            assert_eq!(
+                known.is(host.as_bytes()),
+                is_host(host.as_bytes()),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
     fn exactly_one_host_is_needed_from_1_1_on() {
         assert_eq!(outcome("GET", "/", &[]), Err(Refusal::NoHost));
         assert_eq!(outcome("GET", "/", &["a", "a"]), Err(Refusal::ManyHosts));
         let mut old = request("GET", "/", &[]);
         *old.version_mut() = Version::HTTP_10;
-        assert_eq!(vet(&mut old, false), Ok(()));
+        assert_eq!(vet(&mut old, &mut KnownHost::default()), Ok(()));
     }
 
     #[test]
@@ -246,7 +282,7 @@ mod tests {
     #[test]
     fn the_targets_authority_replaces_the_host() {
         let mut request = request("GET", "http://real:8080/x", &["fake"]);
-        assert_eq!(vet(&mut request, false), Ok(()));
+        assert_eq!(vet(&mut request, &mut KnownHost::default()), Ok(()));
         assert_eq!(request.headers()[HOST], "real:8080");
     }
 
@@ -256,10 +292,13 @@ mod tests {
         request
             .headers_mut()
             .insert(EXPECT, HeaderValue::from_static("100-Continue"));
-        assert_eq!(vet(&mut request, false), Ok(()));
+        assert_eq!(vet(&mut request, &mut KnownHost::default()), Ok(()));
         request
             .headers_mut()
             .insert(EXPECT, HeaderValue::from_static("200-ok"));
-        assert_eq!(vet(&mut request, false), Err(Refusal::Expectation));
+        assert_eq!(
+            vet(&mut request, &mut KnownHost::default()),
+            Err(Refusal::Expectation)
+        );
     }
 }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::link::Link;
-use crate::scan::HeadScan;
 
 /// How much of the responses to pipelined requests is gathered before it is written.
 const GATHERED: usize = 16 * 1024;
@@ -32,7 +31,6 @@ pub(crate) struct Wire<IO> {
 
 #[derive(Debug, Default)]
 struct Http1 {
-    scan: HeadScan,
     /// How many requests had begun when something was read last. More than one since then were read together.
     begun_at_read: u32,
     gathered: Vec<u8>,
@@ -81,13 +79,7 @@ impl<IO> Wire<IO> {
     #[inline]
     fn received(&mut self, bytes: &[u8]) {
         if let Some(http1) = &mut self.http1 {
-            if self.link.is_between_heads() {
-                http1.scan = HeadScan::default();
-            }
-            if self.link.is_in_head() {
-                http1.scan.feed(bytes);
-                self.link.doubt(http1.scan.is_ambiguous());
-            }
+            self.link.note_head(bytes);
             http1.begun_at_read = self.link.begun();
         }
         self.link.receive();

@@ -115,6 +115,34 @@ async fn it_does_so_in_a_later_request_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unread_body_is_not_taken_for_a_head() {
+    let (mut client, _server) = serve(Settings::new());
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n";
+    client
+        .write_all(&[&head[..], b"#no\nhead\n"].concat())
+        .await
+        .unwrap();
+    read_response(&mut client, "hello").await;
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let response = read_response(&mut client, "hello").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pipelined_requests_with_bodies_of_either_kind_are_let_through() {
+    let (mut client, _server) = serve(Settings::new());
+    let one = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n#";
+    let two =
+        "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\n#\r\n0\r\n\r\n";
+    let last = "GET / HTTP/1.0\r\n\r\n";
+    let responses = converse(&mut client, [one, two, one, two, last].concat()).await;
+    assert_eq!(responses.matches(" 200 OK").count(), 5, "{responses}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_target_has_no_fragment() {
     assert_eq!(status("GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n").await, "400");
 }
