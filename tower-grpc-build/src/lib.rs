@@ -10,7 +10,7 @@
 //!
 //! and in the crate, which depends on `tower-grpc` and `prost`:
 //!
-//! ```ignore
+//! ```text
 //! pub mod helloworld {
 //!     tower_grpc::include_proto!("helloworld");
 //! }

@@ -1,8 +1,16 @@
 //! The code of clients and servers.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use prost_build::{Comments, Method, Service, ServiceGenerator};
+
+/// The code of a package.
+#[derive(Debug, Default)]
+struct Code {
+    clients: String,
+    servers: String,
+}
 
 /// Generates the services of each package.
 #[derive(Debug)]
@@ -14,9 +22,8 @@ pub(crate) struct Services {
     pub(crate) server_attributes: Vec<(String, String)>,
     pub(crate) client_attributes: Vec<(String, String)>,
     pub(crate) uncommented: Vec<String>,
-    /// The code of the package that is being generated: all services share a module.
-    clients: String,
-    servers: String,
+    /// The code of each package that isn't written yet: all services of one share a module.
+    packages: HashMap<String, Code>,
 }
 
 impl Default for Services {
@@ -29,29 +36,26 @@ impl Default for Services {
             server_attributes: Vec::new(),
             client_attributes: Vec::new(),
             uncommented: Vec::new(),
-            clients: String::new(),
-            servers: String::new(),
+            packages: HashMap::new(),
         }
     }
 }
 
 impl ServiceGenerator for Services {
-    fn generate(&mut self, service: Service, _: &mut String) {
-        if self.client {
-            let code = self.client_of(&service);
-            self.clients.push_str(&code);
-        }
-        if self.server {
-            let code = self.server_of(&service);
-            self.servers.push_str(&code);
-        }
+    fn generate(&mut self, service: Service, buf: &mut String) {
+        let client = self.client.then(|| self.client_of(&service));
+        let server = self.server.then(|| self.server_of(&service));
+        let code = self.packages.entry(service.package).or_default();
+        code.clients.extend(client);
+        code.servers.extend(server);
+        // A package without messages would be taken for empty.
+        buf.push('\n');
     }
 
-    fn finalize_package(&mut self, _: &str, buf: &mut String) {
+    fn finalize_package(&mut self, package: &str, buf: &mut String) {
         const ALLOWED: &str = "#[allow(dead_code, missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]";
 
-        let clients = std::mem::take(&mut self.clients);
-        let servers = std::mem::take(&mut self.servers);
+        let Code { clients, servers } = self.packages.remove(package).unwrap_or_default();
         if !clients.is_empty() {
             let _ = write!(
                 buf,

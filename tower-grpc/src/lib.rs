@@ -1,4 +1,66 @@
 //! A gRPC client and server of Tower services.
+//!
+//! gRPC calls methods over HTTP/2, with messages in Protocol Buffers and an interface in a `.proto` file, from which
+//! [`tower-grpc-build`](https://docs.rs/tower-grpc-build) generates the Rust code: no protoc is needed. New to it? The
+//! [tutorial](guide::tutorial) goes from a `.proto` file to a server, a client and their tests. Coming from tonic,
+//! [this page](guide::migration) has the names.
+//!
+//! ```no_run
+//! # mod helloworld {
+//! #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/helloworld/helloworld.rs"));
+//! # }
+//! # use helloworld::{HelloReply, HelloRequest, client::GreeterClient, server::{self, GreeterServer}};
+//! # use tower_grpc::{Request, Response, Status, client::Channel, server::Server};
+//! # struct Greet;
+//! impl server::Greeter for Greet {
+//!     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+//!         let message = format!("Hello, {}!", request.into_inner().name);
+//!         Ok(Response::new(HelloReply { message }))
+//!     }
+//! }
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! Server::builder().add_service(GreeterServer::new(Greet)).serve("[::1]:50051").await?;
+//!
+//! let mut client = GreeterClient::new(Channel::connect("http://[::1]:50051").await?);
+//! let reply = client.say_hello(HelloRequest { name: "Ferris".into() }).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Everything is a service
+//!
+//! A generated `GreeterServer` is a `Service<http::Request<B>>` for any body `B`. [`Server`](server::Server) serves it, a
+//! [`Router`](server::Router) holds several, and any HTTP server of Tower services can mount it beside other things,
+//! on one port. A generated `GreeterClient` calls over any `Service<http::Request<GrpcBody>>`: a
+//! [`Channel`](client::Channel), and whatever layers are around it. So there are no interceptors: a layer does what
+//! they would, and may wait while it does.
+//!
+//! # What holds
+//!
+//! - **Deadlines** are sent, enforced on both sides, and passed on to the calls that a handler makes.
+//! - **Cancellation** goes both ways: a dropped call resets the stream, which drops the handler.
+//! - **Limits** are on: 4 MiB for a received message, before it is decompressed and after; what a peer may
+//!   open, send and reset is the transport's ([`tower_h2`](https://docs.rs/tower-h2)) to bound.
+//! - **Errors** are [`Status`]es, one pointer wide, which keep what has caused them.
+//!
+//! # When not to use it
+//!
+//! For calls to several servers behind one name, or retries, put the balancer or the retry of `tower` around channels:
+//! a channel is one connection. JSON isn't transcoded.
+//!
+//! # What it costs
+//!
+//! One box for a call on a server, at the `Service` boundary; a stream is another on either side. A message is decoded
+//! from the chunks in which it was received, and fields of type `Bytes` share their memory. A unary response is one
+//! frame of data with its trailers; messages of a stream that are ready together are written into one.
+//!
+//! # Features
+//!
+//! - `transport`, on: [`Server`](server::Server) and [`Channel`](client::Channel).
+//! - `compression`, on: gzip and deflate, in Rust.
+//! - `zstd`: zstd, which compiles C.
+//! - `tls`: TLS by rustls, for `ServerBuilder::with_tls`, and `tower_h2::tls` for channels' connectors.
 
 // The code that is generated for this crate's own services names it as others do.
 #[allow(
@@ -16,6 +78,7 @@ mod compression;
 pub mod details;
 mod expiry;
 mod framing;
+pub mod guide;
 pub mod health;
 mod inbound;
 mod metadata;

@@ -4,16 +4,14 @@ use std::fs;
 use std::path::Path;
 
 /// Generates into a directory, and compares with another; with `UPDATE` set it is written there.
-fn assert_fresh(proto: &str, include: &str, generated: &str) {
+fn assert_fresh(proto: &str, include: &str, generated: &str, descriptor: Option<&str>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = tempfile::tempdir().unwrap();
-    let name = Path::new(proto).file_stem().unwrap().to_str().unwrap();
-    tower_grpc_build::configure()
-        .emit_rerun_if_changed(false)
-        .file_descriptor_set(match proto.contains("v1alpha") {
-            true => format!("{name}-v1alpha"),
-            false => name.to_owned(),
-        })
+    let mut builder = tower_grpc_build::configure().emit_rerun_if_changed(false);
+    if let Some(descriptor) = descriptor {
+        builder = builder.file_descriptor_set(descriptor);
+    }
+    builder
         .out_dir(out.path())
         .compile(&[root.join(include).join(proto)], &[root.join(include)])
         .unwrap();
@@ -35,12 +33,22 @@ fn assert_fresh(proto: &str, include: &str, generated: &str) {
 
 #[test]
 fn generated_code_is_fresh() {
-    assert_fresh("grpc/health/v1/health.proto", "proto", "src/pb");
-    assert_fresh("grpc/reflection/v1/reflection.proto", "proto", "src/pb");
+    let v1 = "grpc/reflection/v1/reflection.proto";
+    let v1alpha = "grpc/reflection/v1alpha/reflection.proto";
     assert_fresh(
-        "grpc/reflection/v1alpha/reflection.proto",
+        "grpc/health/v1/health.proto",
         "proto",
         "src/pb",
+        Some("health"),
     );
-    assert_fresh("echo.proto", "tests/it/proto", "tests/it/proto");
+    assert_fresh(v1, "proto", "src/pb", Some("reflection"));
+    assert_fresh(v1alpha, "proto", "src/pb", Some("reflection-v1alpha"));
+    assert_fresh(
+        "echo.proto",
+        "tests/it/proto",
+        "tests/it/proto",
+        Some("echo"),
+    );
+    let guide = "src/guide/helloworld";
+    assert_fresh("helloworld.proto", guide, guide, None);
 }
