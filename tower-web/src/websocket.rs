@@ -76,6 +76,7 @@ use crate::shutdown::Shutdown;
 mod driver;
 mod io;
 mod testing;
+mod watch;
 
 pub use testing::TestWebSocket;
 
@@ -419,7 +420,8 @@ impl Open {
             .max_frame_size(Some(self.settings.max_message))
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER);
-        let frames = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        let frames =
+            WebSocketStream::from_raw_socket(io.watched(), Role::Server, Some(config)).await;
         let (orders, outbox) = mpsc::channel(OUTBOX);
         // A channel has room for one message more than is asked for.
         let (inbox, messages) = mpsc::channel(0);

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message as Frame, Utf8Bytes};
 
-use super::io::Io;
+use super::io::{Io, NotUtf8};
 use super::{Closed, Message, Settings, Text};
 use crate::shutdown::Shutdown;
 
@@ -222,6 +222,9 @@ impl Driver {
                 limit: self.max_message,
             },
             FrameError::Utf8(_) => Closed::NotUtf8,
+            FrameError::Io(error) if error.get_ref().is_some_and(|error| error.is::<NotUtf8>()) => {
+                Closed::NotUtf8
+            }
             FrameError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Closed::Lost,
             FrameError::Protocol(error) => Closed::Malformed(error.to_string().into()),
             // The connection's own, among which is that the peer went away without a word.

@@ -1,6 +1,7 @@
 //! What a WebSocket's frames travel over.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::watch::Watch;
 use crate::body::Body;
 
 /// The bytes both ways, and how many have gone out.
@@ -19,7 +21,23 @@ use crate::body::Body;
 pub(super) struct Io {
     way: Way,
     written: u64,
+    /// Of what a client sends. `None` at the client's own end.
+    watch: Option<Watch>,
+    /// What comes next isn't UTF-8.
+    wrong: bool,
 }
+
+/// The error of a read whose next byte isn't UTF-8.
+#[derive(Debug)]
+pub(super) struct NotUtf8;
+
+impl fmt::Display for NotUtf8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text isn't UTF-8")
+    }
+}
+
+impl std::error::Error for NotUtf8 {}
 
 #[derive(Debug)]
 enum Way {
@@ -64,7 +82,18 @@ impl Io {
     }
 
     const fn new(way: Way) -> Self {
-        Self { way, written: 0 }
+        Self {
+            way,
+            written: 0,
+            watch: None,
+            wrong: false,
+        }
+    }
+
+    /// Fails at the first byte of a text that isn't UTF-8, however far its frame has come.
+    pub(super) const fn watched(mut self) -> Self {
+        self.watch = Some(Watch::new());
+        self
     }
 
     /// How many bytes have gone out, by which a peer is told that reads slowly from one that doesn't.
@@ -79,9 +108,33 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let (incoming, piece) = match &mut self.way {
-            Way::Upgraded(io) => return Pin::new(io).poll_read(cx, buf),
-            Way::Tunnel {
+        let not_utf8 = || Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, NotUtf8)));
+        if self.wrong {
+            return not_utf8();
+        }
+        let before = buf.filled().len();
+        ready!(self.way.poll_read(cx, buf))?;
+        let Some(watch) = &mut self.watch else {
+            return Poll::Ready(Ok(()));
+        };
+        let Some(good) = watch.look(&buf.filled()[before..]) else {
+            return Poll::Ready(Ok(()));
+        };
+        // What was said before is still heard.
+        self.wrong = true;
+        buf.set_filled(before + good);
+        if good == 0 {
+            return not_utf8();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Way {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (incoming, piece) = match self {
+            Self::Upgraded(io) => return Pin::new(io).poll_read(cx, buf),
+            Self::Tunnel {
                 incoming, piece, ..
             } => (incoming, piece),
         };

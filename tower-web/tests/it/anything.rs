@@ -5,9 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde::Deserialize;
-use tower_web::{HeaderValue, Method};
 use tower_web::headers::types::{ContentType, Range, UserAgent};
 use tower_web::prelude::*;
+use tower_web::{HeaderValue, Method};
 
 #[derive(Debug, Deserialize)]
 #[expect(dead_code, reason = "only read from requests")]
@@ -18,21 +18,26 @@ struct Fields {
 }
 
 #[get("/head/{id}/{name}")]
-#[expect(clippy::too_many_arguments, reason = "they are all that there are")]
 async fn head(
     id: u32,
     name: String,
     query: Option<Query<Fields>>,
-    cookies: Cookies,
-    bearer: Option<Bearer>,
-    basic: Option<Basic>,
-    key: Option<ApiKey>,
     agent: Option<Header<UserAgent>>,
     range: Option<Header<Range>>,
     content_type: Option<Header<ContentType>>,
     last: Option<LastEventId>,
 ) -> String {
-    format!("{id} {name} {query:?} {cookies:?} {bearer:?} {basic:?} {key:?} {agent:?} {range:?} {content_type:?} {last:?}")
+    format!("{id} {name} {query:?} {agent:?} {range:?} {content_type:?} {last:?}")
+}
+
+#[get("/credentials")]
+async fn credentials(
+    cookies: Cookies,
+    bearer: Option<Bearer>,
+    basic: Option<Basic>,
+    key: Option<ApiKey>,
+) -> String {
+    format!("{cookies:?} {bearer:?} {basic:?} {key:?}")
 }
 
 #[post("/form")]
@@ -81,7 +86,12 @@ fn answered(
         .build()
         .unwrap();
     runtime.block_on(async {
-        let app = App::new().route(head).route(form).route(json).route(multipart);
+        let app = App::new()
+            .route(head)
+            .route(credentials)
+            .route(form)
+            .route(json)
+            .route(multipart);
         let client = app.route(websocket).route(file).test();
         let request = client.request(method, path).body(body).map(|request| {
             for (name, value) in headers {
@@ -92,9 +102,15 @@ fn answered(
         });
         let response = tokio::time::timeout(Duration::from_secs(60), request.send()).await;
         let response = response.expect("it hangs");
-        prop_assert!(!response.status().is_server_error() || response.status() == 501, "{response:?}");
+        prop_assert!(
+            !response.status().is_server_error() || response.status() == 501,
+            "{response:?}"
+        );
         if response.status().is_client_error() {
-            prop_assert_eq!(response.header("content-type"), Some("application/problem+json"));
+            prop_assert_eq!(
+                response.header("content-type"),
+                Some("application/problem+json")
+            );
         }
         Ok(())
     })
@@ -115,9 +131,25 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 
 fn headers() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
     let name = proptest::sample::select(vec![
-        "authorization", "x-api-key", "cookie", "user-agent", "range", "if-range", "if-match", "if-none-match",
-        "if-modified-since", "if-unmodified-since", "accept-encoding", "content-type", "last-event-id", "connection",
-        "upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol", "origin",
+        "authorization",
+        "x-api-key",
+        "cookie",
+        "user-agent",
+        "range",
+        "if-range",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "if-unmodified-since",
+        "accept-encoding",
+        "content-type",
+        "last-event-id",
+        "connection",
+        "upgrade",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-protocol",
+        "origin",
     ]);
     proptest::collection::vec((name, value()), 0..6)
 }
@@ -128,6 +160,11 @@ proptest! {
     #[test]
     fn a_head(id in "[0-9%a-f]{1,5}", name in "[a-z%0-9]{1,8}", query in "[a-z%0-9=&+]{0,20}", headers in headers()) {
         answered(Method::GET, &format!("/head/{id}/{name}?{query}"), headers, Vec::new())?;
+    }
+
+    #[test]
+    fn credentials_of_all_kinds(headers in headers()) {
+        answered(Method::GET, "/credentials", headers, Vec::new())?;
     }
 
     #[test]
