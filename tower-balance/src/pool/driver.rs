@@ -11,7 +11,6 @@ use std::marker::PhantomData;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,13 +27,16 @@ use tower_service::Service;
 
 use super::alarms::{AlarmId, Alarms};
 use super::builder::Settings;
+use super::entry::{Draining, Entries, Entry};
 use super::gauge::Gauge;
 use super::latch::TurnedAway;
-use super::link::{Link, Phase, slow_start};
-use super::observe::{Newcomers, Observer, State};
-use super::outlier::Record;
+use super::link::Phase;
+use super::observe::Newcomers;
+use super::roster::Roster;
 use super::shared::Shared;
 use super::shortage::{Census, Reason};
+
+mod health;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,8 +55,7 @@ where
     settings: Settings,
     gauge: G,
     shared: Arc<Shared<S, G>>,
-    newcomers: Arc<Newcomers<D::Key>>,
-    observers: Vec<Observer<D::Key>>,
+    roster: Roster<D::Key>,
     /// None once it has ended.
     discover: Option<Pin<Box<D>>>,
     make: M,
@@ -69,45 +70,12 @@ where
     idle: BTreeSet<u32>,
     ramping: BTreeSet<u32>,
     is_panicking: bool,
-    census: Census,
-    last_failure: Option<Arc<str>>,
-    is_report_stale: bool,
     alarms: Alarms<Alarm>,
     /// Numbers the entries.
     counter: u64,
     rng: SplitMix64,
     now: Instant,
     _request: PhantomData<fn(Req)>,
-}
-
-type Entries<K, T, S> = Vec<Option<Entry<K, T, S>>>;
-
-/// What is decided about an endpoint.
-struct Entry<K, T, S> {
-    key: K,
-    target: T,
-    number: u64,
-    link: Link,
-    /// A connection that has been made and hasn't got its seat yet.
-    arrival: Option<S>,
-    attempt: Option<AbortHandle>,
-    record: Record,
-    draining: Draining,
-    /// The endpoint that this one replaces as soon as it is ready.
-    predecessor: Option<u32>,
-    alarm: Option<AlarmId>,
-    /// For how many looks in a row nobody has used it.
-    unused_looks: u32,
-    shown: Option<State>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Draining {
-    No,
-    /// Until its requests have ended.
-    Yes,
-    /// It took too long: its service is dropped.
-    Over,
 }
 
 #[derive(Clone, Copy)]
@@ -157,8 +125,7 @@ where
             settings,
             gauge,
             shared,
-            newcomers,
-            observers: Vec::new(),
+            roster: Roster::new(newcomers),
             discover: Some(Box::pin(discover)),
             make,
             entries: Vec::new(),
@@ -170,9 +137,6 @@ where
             idle: BTreeSet::new(),
             ramping: BTreeSet::new(),
             is_panicking: false,
-            census: Census::default(),
-            last_failure: None,
-            is_report_stale: false,
             alarms: Alarms::new(),
             counter: 0,
             rng,
@@ -219,7 +183,7 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.wakes.register(cx.waker());
         self.now = Instant::now();
-        self.observers.append(&mut self.newcomers.take());
+        self.roster.take_newcomers();
         self.follow_discovery(cx);
         self.look_at_woken();
         self.serve_demand();
@@ -249,14 +213,15 @@ where
                 Poll::Ready(Some(Err(error))) => {
                     let error: BoxError = error.into();
                     tracing::debug!(%error, "discovery failed");
-                    self.note_failure(format!("discovery failed: {error}").into());
+                    self.roster
+                        .failed(format!("discovery failed: {error}").into());
                     // One that fails over and over must not keep the task busy.
                     self.set_alarm(self.settings.backoff.min, Alarm::Discovery);
                     return;
                 }
                 Poll::Ready(None) => {
                     self.discover = None;
-                    self.is_report_stale = true;
+                    self.roster.touch();
                 }
             }
         }
@@ -268,20 +233,7 @@ where
         let replaced = self.keys.insert(key.clone(), index);
         let predecessor = replaced.and_then(|old| self.give_way(old));
         self.counter += 1;
-        let entry = Entry {
-            key,
-            target,
-            number: self.counter,
-            link: Link::new(),
-            arrival: None,
-            attempt: None,
-            record: Record::default(),
-            draining: Draining::No,
-            predecessor,
-            alarm: None,
-            unused_looks: 0,
-            shown: None,
-        };
+        let entry = Entry::new(key, target, self.counter, predecessor);
         self.shared.settle(index, &self.gauge);
         self.turns.push_back((index, entry.number));
         match self.entries.get_mut(index as usize) {
@@ -427,7 +379,7 @@ where
         let backoff = self.settings.backoff;
         tracing::debug!(%failure, "endpoint failed");
         self.shared.metrics.failed();
-        self.note_failure(failure);
+        self.roster.failed(failure);
         self.shared.make_unready(index);
         self.clear_alarm(index);
         self.ramping.remove(&index);
@@ -551,190 +503,13 @@ where
         }
         self.clear_alarm(index);
         if let Some(entry) = self.entries[index as usize].take() {
-            self.tell(&entry.key, entry.shown, None);
+            self.roster.changed(&entry.key, entry.shown, None);
             self.free.push(index);
         }
     }
 
     fn entry(&mut self, index: u32) -> Option<&mut Entry<D::Key, D::Service, S>> {
         self.entries.get_mut(index as usize)?.as_mut()
-    }
-
-    // Ejection.
-
-    fn known(&self) -> usize {
-        self.census.known()
-    }
-
-    fn eject(&mut self, index: u32) {
-        let Some(ejection) = self.settings.ejection else {
-            return;
-        };
-        let (ejected, known, now) = (self.ejected.len(), self.known(), self.now);
-        let Some(entry) = self.entry(index) else {
-            return;
-        };
-        if entry.draining == Draining::No && ejection.eject(&mut entry.record, ejected, known, now)
-        {
-            self.was_ejected(index);
-        }
-    }
-
-    fn was_ejected(&mut self, index: u32) {
-        tracing::debug!("endpoint ejected");
-        self.shared.metrics.ejected();
-        self.ejected.insert(index);
-        if !self.is_panicking {
-            self.shared.make_unready(index);
-        }
-        self.show(index);
-        self.weigh_panic();
-    }
-
-    fn sweep_outliers(&mut self) {
-        let Some(ejection) = self.settings.ejection else {
-            return;
-        };
-        self.set_alarm(ejection.interval(), Alarm::Outliers);
-        let mut indices = Vec::new();
-        let mut endpoints = Vec::new();
-        for (index, entry) in self.entries.iter().enumerate() {
-            let Some(entry) = entry.as_ref().filter(|e| e.draining == Draining::No) else {
-                continue;
-            };
-            let index = index as u32;
-            if let Some(endpoint) = self.shared.endpoint(index) {
-                indices.push(index);
-                endpoints.push((entry.record, endpoint.take_tally()));
-            }
-        }
-        ejection.sweep(&mut endpoints, self.now);
-        for (index, (record, _)) in indices.into_iter().zip(endpoints) {
-            let Some(entry) = self.entry(index) else {
-                continue;
-            };
-            let was = mem::replace(&mut entry.record, record).ejected_at.is_some();
-            match (was, record.ejected_at.is_some()) {
-                (false, true) => self.was_ejected(index),
-                (true, false) => {
-                    tracing::debug!("endpoint readmitted");
-                    self.ejected.remove(&index);
-                    self.settle(index);
-                    self.show(index);
-                    self.weigh_panic();
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Uses the ejected ones as well while too few others are left, and no longer.
-    fn weigh_panic(&mut self) {
-        let healthy = self.census.ready as f64;
-        let is_panicking = !self.ejected.is_empty()
-            && healthy < self.settings.panic_threshold * self.known() as f64;
-        if is_panicking == self.is_panicking {
-            return;
-        }
-        tracing::debug!(
-            is_panicking,
-            "too few endpoints are healthy, or enough again"
-        );
-        self.is_panicking = is_panicking;
-        for index in self.ejected.clone() {
-            self.settle(index);
-        }
-    }
-
-    // Idle endpoints, and new ones.
-
-    fn retire_unused(&mut self) {
-        let Some(most) = self.settings.idle_timeout else {
-            return;
-        };
-        self.set_alarm(most / 2, Alarm::Idle);
-        let mut connected = self.census.ready + self.census.ejected;
-        let mut all_used = true;
-        for index in 0..self.entries.len() as u32 {
-            let shared = Arc::clone(&self.shared);
-            let Some(endpoint) = shared.endpoint(index) else {
-                continue;
-            };
-            let is_used = endpoint.take_use() || !endpoint.member.is_unused();
-            let min_connected = self.settings.min_connected;
-            let Some(entry) = self.entry(index) else {
-                continue;
-            };
-            let is_up = matches!(entry.link.phase(), Phase::Up { .. });
-            if entry.draining != Draining::No || !is_up {
-                continue;
-            }
-            entry.unused_looks = if is_used { 0 } else { entry.unused_looks + 1 };
-            all_used &= is_used;
-            if entry.unused_looks >= 2 && connected > min_connected && entry.link.rest() {
-                connected -= 1;
-                self.idle.insert(index);
-                self.ramping.remove(&index);
-                self.shared.make_unready(index);
-                self.settle(index);
-                self.show(index);
-            }
-        }
-        // There is so much to do that everybody has something: more may help.
-        if all_used && connected > 0 {
-            self.want(connected);
-        }
-        self.weigh_panic();
-    }
-
-    /// Connects to so many of the idle ones.
-    fn want(&mut self, count: usize) {
-        for _ in 0..count {
-            let Some(index) = self.idle.pop_first() else {
-                return;
-            };
-            if let Some(entry) = self.entry(index) {
-                entry.unused_looks = 0;
-                if entry.link.wanted() {
-                    let turn = (index, entry.number);
-                    self.turns.push_back(turn);
-                }
-            }
-            self.show(index);
-        }
-    }
-
-    fn serve_demand(&mut self) {
-        let wanted = &self.shared.wakes.is_wanted;
-        if wanted.swap(false, Ordering::AcqRel) {
-            self.want(self.shared.queued().max(1));
-        }
-    }
-
-    fn ramp(&mut self) {
-        let Some(window) = self.settings.slow_start else {
-            return;
-        };
-        for index in self.ramping.clone() {
-            self.set_share(index, window);
-        }
-        if !self.ramping.is_empty() {
-            self.set_alarm(window / RAMP_STEPS, Alarm::Ramp);
-        }
-    }
-
-    fn set_share(&mut self, index: u32, window: Duration) {
-        let now = self.now;
-        let share = match self.entry(index).map(|entry| entry.link.phase()) {
-            Some(Phase::Up { since }) => slow_start(now.duration_since(since), window),
-            _ => 1.0,
-        };
-        if let Some(endpoint) = self.shared.endpoint(index) {
-            endpoint.member.set_share(share);
-        }
-        if share >= 1.0 {
-            self.ramping.remove(&index);
-        }
     }
 
     // Alarms.
@@ -810,101 +585,39 @@ where
 
     // What is told.
 
-    fn note_failure(&mut self, failure: Arc<str>) {
-        self.last_failure = Some(failure);
-        self.is_report_stale = true;
-    }
-
     /// Tells a change of an endpoint's state, if there is one.
     fn show(&mut self, index: u32) {
-        let Some(entry) = self.entry(index) else {
+        let Some(Some(entry)) = self.entries.get_mut(index as usize) else {
             return;
         };
         let state = entry.state();
         let shown = entry.shown.replace(state);
-        if shown == Some(state) {
-            return;
+        if shown != Some(state) {
+            self.roster.changed(&entry.key, shown, Some(state));
         }
-        if !self.observers.is_empty() {
-            let key = self.entry(index).map(|entry| entry.key.clone());
-            if let Some(key) = key {
-                self.observers
-                    .retain(|observer| observer.tell(&key, shown, Some(state)));
-            }
-        }
-        self.count(shown, Some(state));
-    }
-
-    fn tell(&mut self, key: &D::Key, from: Option<State>, to: Option<State>) {
-        self.observers
-            .retain(|observer| observer.tell(key, from, to));
-        self.count(from, to);
-    }
-
-    fn count(&mut self, from: Option<State>, to: Option<State>) {
-        if let Some(count) = from.map(|from| self.census.of(from)) {
-            *count -= 1;
-        }
-        if let Some(count) = to.map(|to| self.census.of(to)) {
-            *count += 1;
-        }
-        self.is_report_stale = true;
     }
 
     fn catch_observers_up(&mut self) {
-        if self.observers.is_empty() {
-            return;
-        }
         let entries = &self.entries;
-        let all = || {
+        self.roster.catch_observers_up(|| {
             let known = entries.iter().flatten();
             known
                 .filter_map(|entry| Some((entry.key.clone(), entry.shown?)))
                 .collect()
-        };
-        self.observers.retain(|observer| observer.catch_up(all));
+        });
     }
 
     /// Lets callers know why nothing is ready.
     fn publish(&mut self) {
-        if !mem::take(&mut self.is_report_stale) {
+        let Some(report) = self.roster.take_report() else {
             return;
-        }
-        {
-            let mut report = self.shared.report();
-            report.census = self.census;
-            report.last_failure.clone_from(&self.last_failure);
-        }
-        self.shared.metrics.census(&self.census);
+        };
+        self.shared.metrics.census(&report.census);
+        *self.shared.report() = report;
         // Whoever waits then waits in vain.
-        if self.discover.is_none() && self.census.known() == 0 && !self.shared.is_closing() {
+        let is_empty = self.discover.is_none() && self.known() == 0;
+        if is_empty && !self.shared.is_closing() {
             self.shared.close(Reason::NoneLeft);
-        }
-    }
-}
-
-impl<K, T, S> Entry<K, T, S> {
-    fn state(&self) -> State {
-        match self.link.phase() {
-            _ if self.draining != Draining::No => State::Draining,
-            Phase::Queued | Phase::Connecting => State::Connecting,
-            Phase::Down { .. } => State::Failing,
-            Phase::Idle => State::Idle,
-            Phase::Up { .. } if self.record.ejected_at.is_some() => State::Ejected,
-            Phase::Up { .. } => State::Ready,
-        }
-    }
-}
-
-impl Census {
-    fn of(&mut self, state: State) -> &mut usize {
-        match state {
-            State::Connecting => &mut self.connecting,
-            State::Ready => &mut self.ready,
-            State::Failing => &mut self.failing,
-            State::Ejected => &mut self.ejected,
-            State::Idle => &mut self.idle,
-            State::Draining => &mut self.draining,
         }
     }
 }
@@ -943,7 +656,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
-            .field("census", &self.census)
+            .field("census", self.roster.census())
             .finish_non_exhaustive()
     }
 }
