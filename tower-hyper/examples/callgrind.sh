@@ -22,7 +22,7 @@ count() { # mode, requests
     rm -f "$out"
 }
 
-for mode in ours bare-hyper ${MODES:-}; do
+for mode in ours bare bare-hyper ${MODES:-}; do
     few=$(count "$mode" 1000)
     many=$(count "$mode" 6000)
     echo "$mode $(( (many - few) / 5000 ))"

@@ -395,6 +395,11 @@ where
         let now = this.schedule.observe(progress, Instant::now);
         loop {
             let Some(next) = this.schedule.next() else {
+                // The runtime looks at every timer that is set each time that it waits.
+                if this.armed.is_some() && this.schedule.needs_no_timer() {
+                    this.timer.set(None);
+                    *this.armed = None;
+                }
                 return Poll::Pending;
             };
             match *this.armed {

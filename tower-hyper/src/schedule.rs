@@ -71,9 +71,29 @@ impl Schedule {
         if progress == self.seen {
             return None;
         }
+        if self.is_without_clock(progress) {
+            self.seen = progress;
+            self.stage = None;
+            return None;
+        }
         let now = clock();
         self.change(progress, now);
         Some(now)
+    }
+
+    /// Whether no deadline can follow from where the connection is: where idle time isn't bounded, most often.
+    fn is_without_clock(&self, progress: Progress) -> bool {
+        progress.begun > 0
+            && !progress.received
+            && !progress.blocked
+            && !progress.lingering
+            && !self.seen.blocked
+            && self.bounds.idle.is_none()
+    }
+
+    /// Whether there will be no deadline for long, so that the timer isn't worth what it costs.
+    pub(crate) fn needs_no_timer(&self) -> bool {
+        self.bounds.idle.is_none() && self.next().is_none()
     }
 
     fn change(&mut self, progress: Progress, now: Instant) {
@@ -230,6 +250,28 @@ mod tests {
         assert_eq!(schedule.take_due(start + SECOND * 50), Some(Due::Write));
         schedule.observe(BUSY, || start + SECOND * 50);
         assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn the_clock_is_not_read_where_nothing_follows_from_it() {
+        let start = Instant::now();
+        let bounds = Bounds {
+            idle: None,
+            ..BOUNDS
+        };
+        let mut schedule = Schedule::new(bounds, start);
+        for begun in 1..4 {
+            let idle = Progress { begun, ..IDLE };
+            assert_eq!(schedule.observe(idle, || unreachable!()), None);
+            assert!(schedule.needs_no_timer());
+        }
+        let head = Progress {
+            begun: 3,
+            received: true,
+            ..IDLE
+        };
+        schedule.observe(head, || start + SECOND);
+        assert_eq!(schedule.next(), Some(start + SECOND * 11));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::connection::{Connection, Opening};
 use crate::schedule::Bounds;
 use crate::{ConnectInfo, Incoming};
 
+/// How long a head may take by default.
+const HEAD: Duration = Duration::from_secs(15);
+
 /// How connections are served: which protocols they speak, and how long and how large things may be.
 ///
 /// The defaults are safe to face the internet with. A clone costs a reference count.
@@ -67,7 +70,7 @@ impl Settings {
         Self {
             values: Arc::new(Values {
                 bounds: Bounds {
-                    head: Duration::from_secs(15),
+                    head: HEAD,
                     idle: Some(Duration::from_secs(75)),
                     write: Some(Duration::from_secs(30)),
                     age: None,
@@ -76,7 +79,7 @@ impl Settings {
                 body_timeout: Some(Duration::from_secs(30)),
                 protocols: Protocols::Both,
                 http1,
-                http2: tower_h2::server::Builder::new(),
+                http2: http2(HEAD),
                 vets: true,
                 attaches_info: false,
             }),
@@ -95,7 +98,10 @@ impl Settings {
     /// and the head itself.
     #[must_use]
     pub fn with_head_timeout(self, timeout: Duration) -> Self {
-        self.change(|values| values.bounds.head = timeout)
+        self.change(|values| {
+            values.bounds.head = timeout;
+            values.http2 = values.http2.clone().with_head_timeout(timeout);
+        })
     }
 
     /// How long a connection may stay open between requests; 75 seconds by default, `None` for ever.
@@ -170,10 +176,18 @@ impl Settings {
         })
     }
 
-    /// The limits and settings of HTTP/2.
+    /// The limits and settings of HTTP/2, over which those of this type come.
+    ///
+    /// To extended CONNECT (RFC 8441), for WebSockets, it has to be told:
+    /// [`with_extended_connect`](tower_h2::server::Builder::with_extended_connect).
     #[must_use]
     pub fn with_http2(self, http2: tower_h2::server::Builder) -> Self {
-        self.change(|values| values.http2 = http2)
+        self.change(|values| {
+            values.http2 = http2
+                .with_head_timeout(values.bounds.head)
+                .with_handshake_timeout(None)
+                .with_write_timeout(None);
+        })
     }
 
     /// Lets HTTP/1.1 requests through whose `Host` is missing, repeated or malformed, or whose target has
@@ -221,6 +235,15 @@ impl Settings {
         };
         Connection::new(self, io, opening, service)
     }
+}
+
+/// HTTP/2 with the defaults. What the driver of the connection bounds isn't bounded twice; the heads after
+/// the first it can't see.
+fn http2(head: Duration) -> tower_h2::server::Builder {
+    tower_h2::server::Builder::new()
+        .with_head_timeout(head)
+        .with_handshake_timeout(None)
+        .with_write_timeout(None)
 }
 
 impl Default for Settings {

@@ -4,6 +4,7 @@
 
 mod deadlines;
 mod exchanges;
+mod http2;
 mod malformed;
 #[cfg(feature = "proxy-protocol")]
 mod proxied;
