@@ -50,6 +50,8 @@ async fn echo(message: Json<Message>) -> Json<Message> {
 
 #[get("/ws")]
 async fn ws(upgrade: WebSocketUpgrade) -> Response {
+    // The largest messages of the Autobahn test suite have 16 MiB.
+    let upgrade = upgrade.with_max_message(64 << 20);
     upgrade.on_upgrade(|mut socket| async move {
         while let Some(message) = socket.recv().await {
             if socket.send(message).await.is_err() {
