@@ -476,18 +476,37 @@ impl<S, C> Breaker<S, C> {
     }
 
     /// Admits a request, or says why not. The reservation is used up, or stays where it is.
-    #[inline]
     fn admit(&mut self) -> Result<Pass, Refused> {
-        if let (Readiness::Reserved, Some(epoch)) =
-            (&self.readiness, self.handle.lent.valve.open_epoch())
-        {
-            self.readiness = Readiness::Unknown;
-            return Ok(Pass {
-                lent: self.handle.lent,
-                epoch: Some(epoch),
-            });
+        match self.admit_open() {
+            Some(pass) => Ok(pass),
+            None => self.admit_few(),
         }
-        self.admit_few()
+    }
+
+    /// Admits a request where nothing stands in its way. Apart, so that this is short.
+    #[inline]
+    fn admit_open(&mut self) -> Option<Pass> {
+        let lent = self.handle.lent;
+        if !matches!(self.readiness, Readiness::Reserved) {
+            return None;
+        }
+        let epoch = lent.valve.open_epoch()?;
+        self.readiness = Readiness::Unknown;
+        Some(Pass {
+            lent,
+            epoch: Some(epoch),
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn call_few<Req>(&mut self, req: Req) -> ResponseFuture<S::Future, C>
+    where
+        S: Service<Req>,
+        C: Clone,
+    {
+        let admitted = self.admit_few();
+        self.send(admitted, req)
     }
 
     #[cold]
@@ -627,8 +646,16 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let admitted = self.admit();
-        self.send(admitted, req)
+        match self.admit_open() {
+            Some(pass) => ResponseFuture {
+                state: ResponseState::Called {
+                    future: self.inner.call(req),
+                    pass,
+                    classify: self.classify.clone(),
+                },
+            },
+            None => self.call_few(req),
+        }
     }
 }
 
