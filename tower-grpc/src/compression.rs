@@ -91,6 +91,13 @@ impl EncodingSet {
         self.0 & encoding.bit() != 0
     }
 
+    /// The first that is in both.
+    pub(crate) fn first_of(self, other: Self) -> Option<Encoding> {
+        let both = Self(self.0 & other.0);
+        let mut all = Encoding::ALL.iter().copied();
+        all.find(|encoding| both.contains(*encoding))
+    }
+
     /// What `grpc-accept-encoding` lists of what is known.
     pub(crate) fn from_header(value: &HeaderValue) -> Self {
         value
@@ -143,20 +150,18 @@ impl fmt::Debug for EncodingSet {
 
 /// What `grpc-encoding` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Announced<'a> {
+pub(crate) enum Announced {
     Plain,
     Known(Encoding),
-    Unknown(&'a HeaderValue),
+    Unknown,
 }
 
-impl<'a> Announced<'a> {
-    pub(crate) fn read(value: Option<&'a HeaderValue>) -> Self {
+impl Announced {
+    pub(crate) fn read(value: Option<&HeaderValue>) -> Self {
         match value {
             None => Self::Plain,
             Some(value) if value == "identity" => Self::Plain,
-            Some(value) => {
-                Encoding::from_name(value.as_bytes()).map_or(Self::Unknown(value), Self::Known)
-            }
+            Some(value) => Encoding::from_name(value.as_bytes()).map_or(Self::Unknown, Self::Known),
         }
     }
 }

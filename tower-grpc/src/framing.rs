@@ -19,6 +19,9 @@ const SMALL: usize = 1024;
 /// How long what is put together may get before it counts as a chunk.
 const JOINED: usize = 16 * 1024;
 
+/// How much free space will do for a message without asking for its size. It grows if it doesn't.
+const ROOM: usize = 1024;
+
 /// Bytes as they were received, in their chunks.
 #[derive(Default)]
 pub(crate) struct Chunks {
@@ -281,7 +284,10 @@ fn put_framed<T, C: Encode<T>>(
     buf: &mut BytesMut,
 ) -> Result<(), Status> {
     let start = buf.len();
-    buf.reserve(PREFIX + codec.size_hint(&message));
+    // Where there is room for most messages, it isn't worth the hint's walk through this one.
+    if buf.capacity() - start < ROOM {
+        buf.reserve(PREFIX + codec.size_hint(&message));
+    }
     buf.put_slice(&[0; PREFIX]);
     codec.encode(message, buf)?;
     let len = buf.len() - start - PREFIX;

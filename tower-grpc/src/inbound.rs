@@ -93,6 +93,32 @@ where
     }
 }
 
+impl<B> Inbound<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// The one message that there should be, if there is one, once the body has ended. More are an error.
+    pub(crate) fn poll_single<T, C: Decode<T>>(
+        mut self: Pin<&mut Self>,
+        single: &mut Option<T>,
+        codec: &mut C,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<T>, Status>> {
+        loop {
+            let next = ready!(self.as_mut().poll_message(codec, cx))?;
+            match next {
+                Some(_) if single.is_some() => {
+                    let message = "there are several messages, where the method has one";
+                    return Poll::Ready(Err(Status::unimplemented(message)));
+                }
+                Some(message) => *single = Some(message),
+                None => return Poll::Ready(Ok(single.take())),
+            }
+        }
+    }
+}
+
 #[inline]
 fn decode<T, C: Decode<T>>(
     codec: &mut C,

@@ -206,6 +206,8 @@ pin_project! {
         codec: C,
         writing: Writing,
         buf: BytesMut,
+        // The last time there was enough for a whole batch.
+        is_long: bool,
         // How the stream has ended, with the messages before that still to be sent.
         end: Option<Result<(), Status>>,
     }
@@ -218,6 +220,7 @@ impl<S, C> Messages<S, C> {
             codec,
             writing,
             buf: BytesMut::new(),
+            is_long: false,
             end: None,
         }
     }
@@ -233,6 +236,9 @@ impl<S, C> Messages<S, C> {
     {
         let mut this = self.project();
         let mut pending = false;
+        if *this.is_long && this.buf.capacity() < BATCH {
+            this.buf.reserve(BATCH + BATCH / 4);
+        }
         while this.end.is_none() && !pending && this.buf.len() < BATCH {
             match this.stream.as_mut().poll_next(cx) {
                 Poll::Pending => pending = true,
@@ -247,6 +253,7 @@ impl<S, C> Messages<S, C> {
             }
         }
         if !this.buf.is_empty() {
+            *this.is_long = this.buf.len() >= BATCH;
             return Poll::Ready(Ok(this.buf.split().freeze()));
         }
         match this.end.take() {

@@ -77,19 +77,10 @@ where
             body,
         } = self;
         let none =
-            || Status::unimplemented("the method answers with one message, and there is none");
+            || Status::unimplemented("there is no message, where the method answers with one");
         let mut body = pin!(body.ok_or_else(none)?);
-        let mut next = async || poll_fn(|cx| body.as_mut().poll_message(&mut codec, cx)).await;
-        let message = next().await?;
-        let more = match message {
-            Some(_) => next().await?.is_some(),
-            None => false,
-        };
-        if more {
-            return Err(Status::unimplemented(
-                "the method answers with one message, and there are more",
-            ));
-        }
+        let mut single = None;
+        let message = poll_fn(|cx| body.as_mut().poll_single(&mut single, &mut codec, cx)).await?;
         let was_compressed = body.was_compressed();
         let trailers = read_end(body.as_mut().take_trailers())?;
         let message = message.ok_or_else(none)?;

@@ -4,16 +4,17 @@
 //! [`Server`], next to other services in a [`Router`], or under any HTTP/2 server and framework.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{Extensions, HeaderMap, HeaderValue, Version, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tower_deadline::{Deadline, Scope, inherit};
+use tower_deadline::Deadline;
 
 use crate::codec::{Codec, Decode, Encode};
 use crate::compression::{Announced, Encoding, EncodingSet, GRPC_ACCEPT_ENCODING, GRPC_ENCODING};
@@ -85,14 +86,19 @@ impl Settings {
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture {
     call: Pin<Box<dyn Future<Output = http::Response<GrpcBody>> + Send>>,
+    // Beside the box, so that what is in it is made where it stays.
+    expiry: Expiry,
 }
 
 impl ResponseFuture {
+    #[inline]
     pub(crate) fn new(
+        deadline: Option<Deadline>,
         call: impl Future<Output = http::Response<GrpcBody>> + Send + 'static,
     ) -> Self {
         Self {
             call: Box::pin(call),
+            expiry: Expiry::new(deadline),
         }
     }
 }
@@ -102,7 +108,13 @@ impl Future for ResponseFuture {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.call.as_mut().poll(cx).map(Ok)
+        let Some(deadline) = self.expiry.deadline() else {
+            return self.call.as_mut().poll(cx).map(Ok);
+        };
+        if let Poll::Ready(response) = deadline.enter(|| self.call.as_mut().poll(cx)) {
+            return Poll::Ready(Ok(response));
+        }
+        self.expiry.poll(cx).map(|()| Ok(failure(expired())))
     }
 }
 
@@ -131,22 +143,25 @@ where
     H: FnOnce(Request<Req>) -> F + Send + 'static,
     F: Future<Output = Result<Response<Res>, Status>> + Send,
 {
-    opened(
-        settings,
-        codec,
-        request,
-        move |opened, mut codec| async move {
-            let writing = opened.writing;
-            let answer = async {
-                let request = opened.incoming.single(&mut codec).await?;
-                handler(request).await
-            };
-            match answer.await {
-                Ok(response) => write_single(&mut codec, response, writing),
-                Err(status) => failure(status),
-            }
-        },
-    )
+    let Opened {
+        incoming,
+        writing,
+        deadline,
+    } = match Opened::read(settings, C::SUBTYPE, request) {
+        Ok(opened) => opened,
+        Err((refusal, body)) => return refusal.answer(body),
+    };
+    let mut codec = codec;
+    ResponseFuture::new(deadline, async move {
+        let request = match incoming.single(&mut codec).await {
+            Ok(request) => request,
+            Err(status) => return failure(status),
+        };
+        match handler(request).await {
+            Ok(response) => write_single(&mut codec, response, writing),
+            Err(status) => failure(status),
+        }
+    })
 }
 
 /// Answers a method of many messages to the server and one back. For generated code.
@@ -168,18 +183,21 @@ where
     H: FnOnce(Request<Streaming<Req>>) -> F + Send + 'static,
     F: Future<Output = Result<Response<Res>, Status>> + Send,
 {
-    opened(
-        settings,
-        codec,
-        request,
-        move |opened, mut codec| async move {
-            let writing = opened.writing;
-            match handler(opened.incoming.stream::<C, Req>()).await {
-                Ok(response) => write_single(&mut codec, response, writing),
-                Err(status) => failure(status),
-            }
-        },
-    )
+    let Opened {
+        incoming,
+        writing,
+        deadline,
+    } = match Opened::read(settings, C::SUBTYPE, request) {
+        Ok(opened) => opened,
+        Err((refusal, body)) => return refusal.answer(body),
+    };
+    let mut codec = codec;
+    ResponseFuture::new(deadline, async move {
+        match handler(incoming.stream::<C, Req>()).await {
+            Ok(response) => write_single(&mut codec, response, writing),
+            Err(status) => failure(status),
+        }
+    })
 }
 
 /// Answers a method of one message to the server and many back. For generated code.
@@ -203,24 +221,28 @@ where
     H: FnOnce(Request<Req>, Reply<C>) -> F + Send + 'static,
     F: Future<Output = Result<Answer, Status>> + Send,
 {
-    opened(
-        settings,
-        codec,
-        request,
-        move |opened, mut codec| async move {
-            let (writing, deadline) = (opened.writing, opened.deadline);
-            let answer = async {
-                let request = opened.incoming.single(&mut codec).await?;
-                let reply = Reply {
-                    codec,
-                    writing,
-                    deadline,
-                };
-                handler(request, reply).await
-            };
-            answer.await.map_or_else(failure, |answer| answer.0)
-        },
-    )
+    let Opened {
+        incoming,
+        writing,
+        deadline,
+    } = match Opened::read(settings, C::SUBTYPE, request) {
+        Ok(opened) => opened,
+        Err((refusal, body)) => return refusal.answer(body),
+    };
+    let mut codec = codec;
+    ResponseFuture::new(deadline, async move {
+        let request = match incoming.single(&mut codec).await {
+            Ok(request) => request,
+            Err(status) => return failure(status),
+        };
+        let reply = Reply {
+            codec,
+            writing,
+            deadline,
+        };
+        let answer = handler(request, reply).await;
+        answer.map_or_else(failure, |answer| answer.0)
+    })
 }
 
 /// Answers a method of many messages each way. For generated code.
@@ -243,14 +265,21 @@ where
     H: FnOnce(Request<Streaming<Req>>, Reply<C>) -> F + Send + 'static,
     F: Future<Output = Result<Answer, Status>> + Send,
 {
-    opened(settings, codec, request, move |opened, codec| async move {
-        let (writing, deadline) = (opened.writing, opened.deadline);
+    let Opened {
+        incoming,
+        writing,
+        deadline,
+    } = match Opened::read(settings, C::SUBTYPE, request) {
+        Ok(opened) => opened,
+        Err((refusal, body)) => return refusal.answer(body),
+    };
+    ResponseFuture::new(deadline, async move {
         let reply = Reply {
             codec,
             writing,
             deadline,
         };
-        let answer = handler(opened.incoming.stream::<C, Req>(), reply).await;
+        let answer = handler(incoming.stream::<C, Req>(), reply).await;
         answer.map_or_else(failure, |answer| answer.0)
     })
 }
@@ -304,34 +333,6 @@ struct Opened<B> {
     deadline: Option<Deadline>,
 }
 
-/// Looks at the head of a request, and answers it by `work`, or says what is wrong.
-fn opened<B, C, W, F>(
-    settings: Settings,
-    codec: C,
-    request: http::Request<B>,
-    work: W,
-) -> ResponseFuture
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-    C: Codec,
-    W: FnOnce(Opened<B>, C) -> F,
-    F: Future<Output = http::Response<GrpcBody>> + Send + 'static,
-{
-    match Opened::read(settings, C::SUBTYPE, request) {
-        Err((refusal, body)) => refusal.answer(body),
-        Ok(opened) => {
-            let expiry = Expiry::new(opened.deadline);
-            let work = work(opened, codec);
-            let work = match expiry.deadline() {
-                Some(deadline) => deadline.enter(|| inherit(work)),
-                None => inherit(work),
-            };
-            ResponseFuture::new(Call { work, expiry })
-        }
-    }
-}
-
 impl<B> Opened<B> {
     fn read(
         settings: Settings,
@@ -345,63 +346,78 @@ impl<B> Opened<B> {
             return Err((refusal, request.into_body()));
         }
         let (head, body) = request.into_parts();
-        let (timeout, encoding) = match read_fields(settings, &head.headers) {
+        let fields = match Fields::read(settings, &head.headers) {
             Ok(fields) => fields,
             Err(refusal) => return Err((refusal, body)),
         };
-        let accepted = match settings.send {
-            EncodingSet::NONE => None,
-            _ => head.headers.get(GRPC_ACCEPT_ENCODING),
-        };
-        let accepted = accepted.map_or(EncodingSet::NONE, EncodingSet::from_header);
-        let wanted = Encoding::ALL.iter().copied();
-        let deadline = timeout.map(Deadline::after);
+        let ambient = Deadline::current();
+        let asked = fields.timeout.map(Deadline::after);
         Ok(Self {
             writing: Writing {
-                encoding: wanted
-                    .filter(|encoding| accepted.contains(*encoding))
-                    .find(|encoding| settings.send.contains(*encoding)),
+                encoding: fields.send,
                 compression: None,
                 max: settings.max_encoding,
             },
-            deadline: deadline.map(|asked| Deadline::current().map_or(asked, |now| now.min(asked))),
+            deadline: asked.map(|asked| ambient.map_or(asked, |now| now.min(asked))),
             incoming: Incoming {
-                messages: Inbound::new(body, encoding, settings.max_decoding),
-                head,
-                timeout,
+                messages: Inbound::new(body, fields.encoding, settings.max_decoding),
+                headers: head.headers,
+                extensions: head.extensions,
+                timeout: fields.timeout,
             },
         })
     }
 }
 
-type Fields = (Option<std::time::Duration>, Option<Encoding>);
+/// What the headers say of the time and of encodings.
+struct Fields {
+    timeout: Option<Duration>,
+    encoding: Option<Encoding>,
+    send: Option<Encoding>,
+}
 
-/// What the headers say of the time and the encoding.
-fn read_fields(settings: Settings, headers: &HeaderMap) -> Result<Fields, Refusal> {
-    let timeout = match headers.get(timeout::GRPC_TIMEOUT) {
-        None => None,
-        Some(value) => Some(timeout::parse(value.as_bytes()).ok_or_else(|| {
-            Refusal::Failure(Status::internal(format!(
-                "grpc-timeout is malformed: {value:?}"
-            )))
-        })?),
-    };
-    let encoding = match Announced::read(headers.get(GRPC_ENCODING)) {
-        Announced::Plain => None,
-        Announced::Known(encoding) if settings.accept.contains(encoding) => Some(encoding),
-        Announced::Known(encoding) => {
-            return Err(Refusal::Encoding(encoding.to_header(), settings.accept));
+impl Fields {
+    /// One pass, which costs less than a lookup for each.
+    fn read(settings: Settings, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut fields = Self {
+            timeout: None,
+            encoding: None,
+            send: None,
+        };
+        for (name, value) in headers {
+            if *name == timeout::GRPC_TIMEOUT {
+                let timeout = timeout::parse(value.as_bytes());
+                fields.timeout = Some(timeout.ok_or_else(|| {
+                    let message = format!("grpc-timeout is malformed: {value:?}");
+                    Refusal::Failure(Status::internal(message))
+                })?);
+            } else if *name == GRPC_ENCODING {
+                fields.encoding = read_encoding(settings, value)?;
+            } else if settings.send != EncodingSet::NONE && *name == GRPC_ACCEPT_ENCODING {
+                fields.send = settings.send.first_of(EncodingSet::from_header(value));
+            }
         }
-        Announced::Unknown(name) => return Err(Refusal::Encoding(name.clone(), settings.accept)),
-    };
-    Ok((timeout, encoding))
+        Ok(fields)
+    }
+}
+
+/// How the messages are compressed that come.
+fn read_encoding(settings: Settings, value: &HeaderValue) -> Result<Option<Encoding>, Refusal> {
+    match Announced::read(Some(value)) {
+        Announced::Plain => Ok(None),
+        Announced::Known(encoding) if settings.accept.contains(encoding) => Ok(Some(encoding)),
+        Announced::Known(_) | Announced::Unknown => {
+            Err(Refusal::Encoding(value.clone(), settings.accept))
+        }
+    }
 }
 
 /// The client's side of a call.
 struct Incoming<B> {
     messages: Inbound<B>,
-    head: http::request::Parts,
-    timeout: Option<std::time::Duration>,
+    headers: HeaderMap,
+    extensions: Extensions,
+    timeout: Option<Duration>,
 }
 
 impl<B> Incoming<B>
@@ -412,23 +428,15 @@ where
     /// The one message that the method takes.
     async fn single<T, C: Decode<T>>(self, codec: &mut C) -> Result<Request<T>, Status> {
         let mut messages = pin!(self.messages);
-        let mut next =
-            async || std::future::poll_fn(|cx| messages.as_mut().poll_message(codec, cx)).await;
-        let Some(message) = next().await? else {
-            return Err(Status::unimplemented(
-                "the method takes one message, and there is none",
-            ));
-        };
-        let more: Option<T> = next().await?;
-        if more.is_some() {
-            return Err(Status::unimplemented(
-                "the method takes one message, and there are more",
-            ));
-        }
+        let mut single = None;
+        let message = poll_fn(|cx| messages.as_mut().poll_single(&mut single, codec, cx)).await?;
+        let message = message.ok_or_else(|| {
+            Status::unimplemented("there is no message, where the method takes one")
+        })?;
         Ok(Request::received(
             message,
-            Metadata::received(self.head.headers),
-            self.head.extensions,
+            Metadata::received(self.headers),
+            self.extensions,
             self.timeout,
             messages.was_compressed(),
         ))
@@ -450,8 +458,8 @@ where
         };
         Request::received(
             Streaming::new(source),
-            Metadata::received(self.head.headers),
-            self.head.extensions,
+            Metadata::received(self.headers),
+            self.extensions,
             self.timeout,
             false,
         )
@@ -513,31 +521,6 @@ where
 
     fn failure(&self) -> Option<&Status> {
         None
-    }
-}
-
-pin_project! {
-    /// The work of a handler, within its deadline.
-    struct Call<F> {
-        #[pin]
-        work: Scope<F>,
-        expiry: Expiry,
-    }
-}
-
-impl<F> Future for Call<F>
-where
-    F: Future<Output = http::Response<GrpcBody>>,
-{
-    type Output = http::Response<GrpcBody>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(response) = this.work.poll(cx) {
-            return Poll::Ready(response);
-        }
-        this.expiry.poll(cx).map(|()| failure(expired()))
     }
 }
 

@@ -51,7 +51,7 @@ impl Refusal {
     where
         B: Body + Send + 'static,
     {
-        ResponseFuture::new(async move {
+        ResponseFuture::new(None, async move {
             match self {
                 Self::Http(status, text) => {
                     // HTTP/2 finds faults in a body only as it is read, and some clients send all of it first.

@@ -180,7 +180,7 @@ where
 {
     fn route(&self, request: http::Request<B>) -> ResponseFuture {
         let mut service = self.0.clone();
-        ResponseFuture::new(async move {
+        ResponseFuture::new(None, async move {
             let called = async {
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 service.call(request).await
