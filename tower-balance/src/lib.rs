@@ -6,6 +6,9 @@
 //!
 //! Where the endpoints come from is a [`Discover`]; what loaded means is a [`Load`].
 //!
+//! A [`Balance`] has one caller, and works while it is polled. For a client that lives long and has many callers
+//! there is the [`pool`]: a task of its own follows discovery and connects, and callers share it.
+//!
 //! # When not to use it
 //!
 //! Where the requests of one user or key must reach the same endpoint, hash them. Where the endpoints

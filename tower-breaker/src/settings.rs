@@ -20,7 +20,7 @@ pub(crate) struct Rate {
 }
 
 impl Settings {
-    /// Makes settings under which a breaker changes its state only by its [`Handle`].
+    /// Makes settings under which a breaker changes its state only by its [`Handle`](crate::Handle).
     pub const fn manual() -> Self {
         Self {
             faults_in_a_row: None,
