@@ -93,6 +93,7 @@ impl Iterator for Poisson {
 }
 
 /// The instants of an even flow, exact.
+#[cfg(test)]
 pub(crate) fn evenly(per_second: f64) -> impl Iterator<Item = Nanos> + Send {
     (1_u64..).map(move |n| (n as f64 * 1e9 / per_second) as Nanos)
 }

@@ -89,11 +89,6 @@ impl Machine {
         self.state().connections
     }
 
-    /// Counts the requests that it works at.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.server.in_flight()
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

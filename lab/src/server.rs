@@ -68,19 +68,13 @@ impl Server {
     }
 
     /// Counts the requests that ended.
+    #[cfg(test)]
     pub(crate) fn served(&self) -> u64 {
         self.state().served
     }
 
     pub(crate) fn in_flight(&self) -> usize {
         self.state().sharing.len()
-    }
-
-    pub(crate) fn set_capacity(&self, capacity: f64) {
-        self.state()
-            .sharing
-            .set_capacity(capacity, self.world.now());
-        self.schedule();
     }
 
     /// Drops all jobs: their responses fail with [`Failed::Gone`].

@@ -23,6 +23,7 @@ use tokio::task::{unconstrained, yield_now};
 /// An instant or a span, in nanoseconds; instants since the world began.
 pub(crate) type Nanos = u64;
 
+#[cfg(test)]
 pub(crate) const MICRO: Nanos = 1_000;
 pub(crate) const MILLI: Nanos = 1_000_000;
 pub(crate) const SECOND: Nanos = 1_000_000_000;

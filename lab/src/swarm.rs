@@ -1,0 +1,624 @@
+//! Random topologies and faults, and what must hold in all of them.
+//!
+//! A seed makes a [`Scenario`]; the scenario is run, and its invariants are checked. One that breaks them is made
+//! smaller while it still does, so that what is printed is a seed and little else.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use tokio::runtime::Handle;
+use tower_balance::pool::{Ejection, Pool};
+use tower_classify::EveryErrorIsRetryable;
+use tower_deadline::Deadline;
+use tower_discover::Change;
+use tower_hedge::{HedgeLayer, Policy};
+use tower_layer::Layer;
+use tower_limit::concurrency::ConcurrencyLimit;
+use tower_load::outcome::Outcomes;
+use tower_retry::RetryLayer;
+use tower_retry::backoff::ExponentialBackoffMaker;
+use tower_retry::budget::{Budget, TpsBudget};
+use tower_retry::standard::StandardPolicy;
+use tower_rng::{Rng, SplitMix64};
+use tower_service::Service;
+use tower_timeout::TimeoutLayer;
+
+use crate::chance::{Poisson, Shared, stream, truncated_normal};
+use crate::machine::{Connect, Health, Machine};
+use crate::pooled::{discovery, oneshot};
+use crate::server::Work;
+use crate::world::{MILLI, Nanos, SECOND, World, duration};
+
+/// Requests come until then.
+const BUSY: Nanos = 4 * SECOND;
+
+/// By then every fault has ended.
+const HEALED: Nanos = 3 * SECOND;
+
+/// What each request has. It waits for its turn in no other bound.
+const DEADLINE: Nanos = 2 * SECOND;
+
+/// By then each must have ended.
+const PATIENCE: Nanos = DEADLINE + 10 * MILLI;
+
+/// After this everything that is owned is dropped.
+const DROPPED: Nanos = BUSY + PATIENCE + SECOND;
+
+/// How many requests a budget allows for each second and each success.
+const RESERVE_PER_S: u32 = 10;
+const RATIO: f32 = 0.2;
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    seed: u64,
+    endpoints: usize,
+    rate: u32,
+    work_ms: u32,
+    tries: u32,
+    /// The most requests in flight.
+    limit: usize,
+    hedged: bool,
+    /// The share that may be ejected, in percent.
+    ejected: u32,
+    faults: Vec<Fault>,
+    /// When an endpoint is removed, and inserted again half a second later.
+    removals: Vec<(Nanos, usize)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    endpoint: usize,
+    from: Nanos,
+    until: Nanos,
+    health: Health,
+}
+
+/// An invariant that doesn't hold, and in what.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) what: String,
+    pub(crate) scenario: Scenario,
+}
+
+/// What is counted while a scenario runs.
+#[derive(Debug, Default)]
+struct Counts {
+    began: AtomicU64,
+    ended: AtomicU64,
+    tries: AtomicU64,
+    in_flight: AtomicUsize,
+    most_in_flight: AtomicUsize,
+    /// The endpoints that were ejected above what is allowed, at most.
+    ejected_above: AtomicUsize,
+    known: AtomicUsize,
+    usable: AtomicUsize,
+    tasks_left: AtomicUsize,
+    connections_left: AtomicUsize,
+}
+
+/// Counts what a budget grants.
+#[derive(Debug)]
+struct Counting {
+    budget: TpsBudget,
+    deposits: AtomicU64,
+    granted: AtomicU64,
+}
+
+/// Counts the tries that are in flight.
+#[derive(Clone)]
+struct Counted<S> {
+    inner: S,
+    counts: Arc<Counts>,
+}
+
+struct CountedFuture<F> {
+    inner: Pin<Box<F>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Clone, Debug)]
+struct Always;
+
+impl Policy<Work> for Always {
+    fn clone_request(&self, request: &Work) -> Option<Work> {
+        Some(*request)
+    }
+
+    fn can_retry(&self, _: &Work) -> bool {
+        true
+    }
+}
+
+/// Runs the scenarios of some seeds; gives the first that is broken, as small as it gets.
+pub(crate) fn search(seeds: impl Iterator<Item = u64>) -> Result<(), Broken> {
+    for seed in seeds {
+        let scenario = Scenario::of(seed);
+        if let Err(what) = scenario.run() {
+            return Err(shrink(Broken { what, scenario }));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the first smaller scenario that is broken, again and again.
+fn shrink(mut broken: Broken) -> Broken {
+    loop {
+        let smaller = broken.scenario.smaller().into_iter();
+        let next = smaller.filter_map(|scenario| {
+            let what = scenario.run().err()?;
+            Some(Broken { what, scenario })
+        });
+        match next.into_iter().next() {
+            Some(next) => broken = next,
+            None => return broken,
+        }
+    }
+}
+
+impl Scenario {
+    /// What a seed makes.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = stream(seed, 1000);
+        let mut draw = |range| rng.next_range(range);
+        let endpoints = draw(1..21) as usize;
+        let faults = (0..draw(0..6)).map(|_| {
+            let from = draw(0..HEALED - 100 * MILLI);
+            Fault {
+                endpoint: draw(0..endpoints as u64) as usize,
+                from,
+                until: draw(from + 50 * MILLI..HEALED),
+                health: match draw(0..3) {
+                    0 => Health::Down,
+                    1 => Health::Stalled,
+                    _ => Health::Up {
+                        slower: draw(2..20) as f64,
+                    },
+                },
+            }
+        });
+        let faults = faults.collect();
+        let removals =
+            (0..draw(0..4)).map(|_| (draw(0..HEALED - SECOND), draw(0..endpoints as u64) as usize));
+        let removals = removals.collect();
+        Self {
+            seed,
+            endpoints,
+            rate: draw(20..300) as u32,
+            work_ms: draw(1..40) as u32,
+            tries: draw(1..5) as u32,
+            limit: draw(1..60) as usize,
+            hedged: draw(0..2) == 0,
+            ejected: draw(0..101) as u32,
+            faults,
+            removals,
+        }
+    }
+
+    /// Simpler ones, the simplest first.
+    fn smaller(&self) -> Vec<Self> {
+        let mut all = Vec::new();
+        for index in 0..self.faults.len() {
+            let mut fewer = self.clone();
+            fewer.faults.remove(index);
+            all.push(fewer);
+        }
+        for index in 0..self.removals.len() {
+            let mut fewer = self.clone();
+            fewer.removals.remove(index);
+            all.push(fewer);
+        }
+        if self.rate > 20 {
+            all.push(Self {
+                rate: self.rate / 2,
+                ..self.clone()
+            });
+        }
+        if self.hedged {
+            all.push(Self {
+                hedged: false,
+                ..self.clone()
+            });
+        }
+        if self.tries > 1 {
+            all.push(Self {
+                tries: self.tries - 1,
+                ..self.clone()
+            });
+        }
+        let used = self.faults.iter().map(|fault| fault.endpoint);
+        let used = used
+            .chain(self.removals.iter().map(|removal| removal.1))
+            .max();
+        if used.is_none_or(|used| used + 1 < self.endpoints) && self.endpoints > 1 {
+            all.push(Self {
+                endpoints: self.endpoints - 1,
+                ..self.clone()
+            });
+        }
+        all
+    }
+
+    /// Runs it, and says which invariant is broken, if one is.
+    pub(crate) fn run(&self) -> Result<u64, String> {
+        let counts = Arc::new(Counts::default());
+        let budgets = [RATIO, RATIO].map(|ratio| {
+            Arc::new(Counting {
+                budget: TpsBudget::new(duration(SECOND), RESERVE_PER_S, ratio),
+                deposits: AtomicU64::new(0),
+                granted: AtomicU64::new(0),
+            })
+        });
+        let ((), world) = World::run(DROPPED + 2 * SECOND, |world| {
+            self.start(world, &counts, &budgets)
+        });
+        self.check(&counts, &budgets).map(|()| world.trace())
+    }
+
+    fn start(&self, world: &World, counts: &Arc<Counts>, [retries, hedges]: &[Arc<Counting>; 2]) {
+        let machines = (0..self.endpoints).map(|_| Machine::new(world, 4.0));
+        let machines = Arc::new(machines.collect::<Vec<_>>());
+        let (tell, found) = discovery(self.endpoints);
+        let connect = Connect {
+            machines: Arc::clone(&machines),
+            takes: MILLI,
+        };
+        let ejection = Ejection::default()
+            .with_interval(duration(200 * MILLI))
+            .with_time(duration(300 * MILLI), duration(SECOND))
+            .with_failure_share(0.3, 2, 5)
+            .with_max_share(f64::from(self.ejected) / 100.0);
+        let pool = Pool::builder(found, connect)
+            .with_seed(self.seed)
+            .with_gauge(Outcomes::new())
+            .with_backoff(duration(20 * MILLI), duration(500 * MILLI))
+            .with_ejection(ejection)
+            .with_max_wait(duration(200 * MILLI))
+            .spawn::<Work>()
+            .expect("there is a runtime");
+
+        let counted = Counted {
+            inner: pool.clone(),
+            counts: Arc::clone(counts),
+        };
+        let limited = ConcurrencyLimit::new(counted, self.limit);
+        let enough = if self.hedged { 10 } else { u64::MAX };
+        let hedged = HedgeLayer::new(Always, enough, 0.9, duration(500 * MILLI))
+            .with_budget(Arc::clone(hedges))
+            .layer(limited);
+        let each = TimeoutLayer::new(duration(300 * MILLI)).layer(hedged);
+        let backoff = (duration(10 * MILLI), duration(100 * MILLI));
+        let backoff = ExponentialBackoffMaker::new(
+            backoff.0,
+            backoff.1,
+            0.99,
+            Shared::new(stream(self.seed, 2)),
+        );
+        let policy = StandardPolicy::new(EveryErrorIsRetryable)
+            .with_max_tries(self.tries)
+            .with_budget(Arc::clone(retries))
+            .with_backoff(backoff.expect("the backoff is valid"));
+        let service = RetryLayer::new(policy).layer(each);
+
+        self.schedule(world, &machines, &tell);
+        self.offer(world, service, counts);
+        self.watch(world, pool, machines, tell, counts);
+    }
+
+    /// Sees to faults and removals.
+    fn schedule(&self, world: &World, machines: &Arc<Vec<Machine>>, tell: &crate::pooled::Tell) {
+        for fault in &self.faults {
+            let healthy = Health::Up { slower: 1.0 };
+            for (at, health) in [(fault.from, fault.health), (fault.until, healthy)] {
+                let machine = machines[fault.endpoint].clone();
+                world.at(at, move || machine.set(health));
+            }
+        }
+        // Faults may overlap. In the end all is well.
+        let all = Arc::clone(machines);
+        world.at(HEALED, move || {
+            all.iter()
+                .for_each(|machine| machine.set(Health::Up { slower: 1.0 }))
+        });
+        for &(at, endpoint) in &self.removals {
+            let changes = [
+                (at, Change::Remove(endpoint)),
+                (at + SECOND / 2, Change::Insert(endpoint, endpoint)),
+            ];
+            for (at, change) in changes {
+                let tell = tell.clone();
+                world.at(at, move || {
+                    tell.try_send(Ok(change)).expect("the channel has room")
+                });
+            }
+        }
+    }
+
+    fn offer<S>(&self, world: &World, service: S, counts: &Arc<Counts>)
+    where
+        S: Service<Work, Future: Send, Error: Send, Response: Send> + Clone + Send + 'static,
+    {
+        let arrivals =
+            Poisson::new(stream(self.seed, 3), f64::from(self.rate)).take_while(|&at| at < BUSY);
+        let mut works: SplitMix64 = stream(self.seed, 4);
+        let (world, counts, mu) = (
+            world.clone(),
+            Arc::clone(counts),
+            f64::from(self.work_ms) * 1e6,
+        );
+        world.clone().spawn(async move {
+            for at in arrivals {
+                world.sleep_until(at).await;
+                counts.began.fetch_add(1, Relaxed);
+                let request = oneshot(service.clone(), Work(truncated_normal(&mut works, mu)));
+                let (counts, inner) = (Arc::clone(&counts), world.clone());
+                world.spawn(async move {
+                    let deadline = Deadline::after(duration(DEADLINE));
+                    let succeeded = matches!(deadline.within(request).await, Ok(Ok(_)));
+                    inner.note(u64::from(succeeded));
+                    counts.ended.fetch_add(1, Relaxed);
+                });
+            }
+        });
+    }
+
+    /// Looks at the pool while it works, when all has healed, and when it is gone.
+    fn watch<P>(
+        &self,
+        world: &World,
+        pool: P,
+        machines: Arc<Vec<Machine>>,
+        tell: crate::pooled::Tell,
+        counts: &Arc<Counts>,
+    ) where
+        P: Census + Send + 'static,
+    {
+        let (inner, counts, share) = (
+            world.clone(),
+            Arc::clone(counts),
+            f64::from(self.ejected) / 100.0,
+        );
+        world.spawn(async move {
+            let mut at = 0;
+            while at < DROPPED {
+                inner.sleep_until(at).await;
+                let (known, usable, ejected) = pool.census();
+                // One may always be, as in gRFC A50; and those that were may outnumber a set that has shrunk since.
+                let allowed = ((known + 3) as f64 * share).ceil().max(1.0) as usize;
+                counts
+                    .ejected_above
+                    .fetch_max(ejected.saturating_sub(allowed), Relaxed);
+                counts.known.store(known, Relaxed);
+                counts.usable.store(usable, Relaxed);
+                at += 50 * MILLI;
+            }
+            drop((pool, tell));
+            inner.sleep(SECOND).await;
+            // This one is left.
+            counts
+                .tasks_left
+                .store(Handle::current().metrics().num_alive_tasks() - 1, Relaxed);
+            let left = machines.iter().map(Machine::connections).sum();
+            counts.connections_left.store(left, Relaxed);
+        });
+    }
+
+    fn check(&self, counts: &Counts, [retries, hedges]: &[Arc<Counting>; 2]) -> Result<(), String> {
+        let get = |count: &AtomicU64| count.load(Relaxed);
+        let require = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
+        let (began, ended) = (get(&counts.began), get(&counts.ended));
+        require(
+            began == ended,
+            format!("{began} requests began and {ended} ended"),
+        )?;
+        let most = counts.most_in_flight.load(Relaxed);
+        require(
+            most <= self.limit,
+            format!("{most} in flight at a limit of {}", self.limit),
+        )?;
+        let (tries, granted) = (
+            get(&counts.tries),
+            get(&retries.granted) + get(&hedges.granted),
+        );
+        require(
+            tries <= began + granted,
+            format!("{tries} tries of {began} requests with {granted} granted"),
+        )?;
+        for (name, budget) in [("retries", retries), ("hedges", hedges)] {
+            // The reserve of each second, and what the successes earned.
+            let seconds = (DROPPED / SECOND + 1) as f64;
+            let most = seconds * f64::from(RESERVE_PER_S)
+                + f64::from(RATIO) * get(&budget.deposits) as f64;
+            let granted = get(&budget.granted);
+            require(
+                granted as f64 <= most,
+                format!("{granted} {name}, and {most} allowed"),
+            )?;
+        }
+        let above = counts.ejected_above.load(Relaxed);
+        require(above == 0, format!("{above} more ejected than allowed"))?;
+        let (known, usable) = (counts.known.load(Relaxed), counts.usable.load(Relaxed));
+        let endpoints = self.endpoints;
+        require(
+            known == endpoints,
+            format!("{known} of {endpoints} endpoints known in the end"),
+        )?;
+        require(
+            usable == endpoints,
+            format!("{usable} of {endpoints} endpoints connected in the end"),
+        )?;
+        let left = counts.tasks_left.load(Relaxed);
+        require(left == 0, format!("{left} tasks left after their owners"))?;
+        let left = counts.connections_left.load(Relaxed);
+        require(left == 0, format!("{left} connections left after the pool"))
+    }
+}
+
+/// What is watched of a pool: how many endpoints are known, connected, and ejected.
+trait Census {
+    fn census(&self) -> (usize, usize, usize);
+}
+
+impl<K, S, P, G, C> Census for Pool<K, S, P, G, C>
+where
+    G: tower_balance::pool::Gauge,
+{
+    fn census(&self) -> (usize, usize, usize) {
+        let census = Self::census(self);
+        (
+            census.known(),
+            census.ready + census.ejected,
+            census.ejected,
+        )
+    }
+}
+
+impl Budget for Counting {
+    fn deposit(&self) {
+        self.deposits.fetch_add(1, Relaxed);
+        self.budget.deposit();
+    }
+
+    fn withdraw(&self) -> bool {
+        let granted = self.budget.withdraw();
+        self.granted.fetch_add(u64::from(granted), Relaxed);
+        granted
+    }
+}
+
+impl<S> Service<Work> for Counted<S>
+where
+    S: Service<Work>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = CountedFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, work: Work) -> Self::Future {
+        self.counts.tries.fetch_add(1, Relaxed);
+        let in_flight = self.counts.in_flight.fetch_add(1, Relaxed) + 1;
+        self.counts.most_in_flight.fetch_max(in_flight, Relaxed);
+        CountedFuture {
+            inner: Box::pin(self.inner.call(work)),
+            counts: Arc::clone(&self.counts),
+        }
+    }
+}
+
+impl<F: Future> Future for CountedFuture<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.inner.as_mut().poll(cx)
+    }
+}
+
+impl<F> Drop for CountedFuture<F> {
+    fn drop(&mut self) {
+        self.counts.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {}: {}, in {:#?}",
+            self.scenario.seed, self.what, self.scenario
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_hundred_seeds_keep_the_invariants() {
+        if let Err(broken) = search(1..=200) {
+            panic!("{broken}");
+        }
+    }
+
+    #[test]
+    fn each_invariant_is_told_when_it_is_broken() {
+        let scenario = Scenario::of(1);
+        let budgets = || {
+            [(); 2].map(|()| {
+                Arc::new(Counting {
+                    budget: TpsBudget::default(),
+                    deposits: AtomicU64::new(0),
+                    granted: AtomicU64::new(0),
+                })
+            })
+        };
+        let well = || {
+            let counts = Counts::default();
+            counts.known.store(scenario.endpoints, Relaxed);
+            counts.usable.store(scenario.endpoints, Relaxed);
+            counts
+        };
+        assert_eq!(scenario.check(&well(), &budgets()), Ok(()));
+        let breaks: [fn(&Counts); 8] = [
+            |counts| counts.began.store(1, Relaxed),
+            |counts| counts.tries.store(1, Relaxed),
+            |counts| counts.most_in_flight.store(1000, Relaxed),
+            |counts| counts.ejected_above.store(1, Relaxed),
+            |counts| counts.known.store(0, Relaxed),
+            |counts| counts.usable.store(0, Relaxed),
+            |counts| counts.tasks_left.store(1, Relaxed),
+            |counts| counts.connections_left.store(1, Relaxed),
+        ];
+        for (index, r#break) in breaks.iter().enumerate() {
+            let counts = well();
+            r#break(&counts);
+            assert!(scenario.check(&counts, &budgets()).is_err(), "{index}");
+        }
+        let overspent = budgets();
+        overspent[0].granted.store(10_000, Relaxed);
+        assert!(scenario.check(&well(), &overspent).is_err());
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_trace() {
+        for seed in 1..=5 {
+            let scenario = Scenario::of(seed);
+            assert_eq!(scenario.run(), scenario.run(), "{seed}");
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_made_smaller_as_far_as_it_stays_broken() {
+        let scenario = (1..)
+            .map(Scenario::of)
+            .find(|scenario| scenario.faults.len() > 2 && scenario.endpoints > 5);
+        let mut scenario = scenario.expect("there are endless seeds");
+        // No limit is kept that is below one.
+        scenario.limit = 1;
+        let smallest = |mut scenario: Scenario, breaks: &dyn Fn(&Scenario) -> bool| {
+            while let Some(next) = scenario
+                .smaller()
+                .into_iter()
+                .find(|smaller| breaks(smaller))
+            {
+                scenario = next;
+            }
+            scenario
+        };
+        let wanted = scenario.faults[0].endpoint;
+        let smallest = smallest(scenario, &|scenario| {
+            scenario.faults.iter().any(|fault| fault.endpoint == wanted)
+        });
+        assert_eq!(smallest.faults.len(), 1);
+        assert!(smallest.removals.is_empty() && !smallest.hedged);
+        assert_eq!((smallest.tries, smallest.endpoints), (1, wanted + 1));
+    }
+}
