@@ -5,6 +5,7 @@ use syn::parse_macro_input;
 
 mod function;
 mod pattern;
+mod problem;
 mod resource;
 mod route;
 
@@ -75,6 +76,15 @@ fn misplaced(name: &str, item: TokenStream) -> TokenStream {
 pub fn main(_: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as syn::ItemFn);
     function::expand_main(function)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Makes an error, an enum of what may go wrong, one that handlers return and that clients are told as a problem.
+#[proc_macro_derive(Problem, attributes(problem, from, source))]
+pub fn derive_problem(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as syn::DeriveInput);
+    problem::expand(&input)
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

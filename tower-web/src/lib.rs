@@ -52,7 +52,8 @@ pub use tower_hyper::{ConnectInfo, Server, Settings, Workers};
 #[cfg(feature = "server")]
 pub use tower_web_macros::main;
 pub use tower_web_macros::{
-    any, body_limit, delete, fallback, get, head, layer, options, patch, post, put, resource,
+    Problem, any, body_limit, delete, fallback, get, head, layer, options, patch, post, put,
+    resource,
 };
 
 /// An error of any type.

@@ -346,10 +346,46 @@ impl<E: Error + Send + Sync + 'static> From<E> for Problem {
 /// An error that knows which problem it is.
 ///
 /// It is the bound of what an [extractor](crate::extract::Extract) refuses requests with.
+///
+/// `#[derive(Problem)]` implements it for an enum of what may go wrong, or for a struct, along with
+/// [`IntoResponse`], [`Display`](std::fmt::Display) and [`Error`]. Above each variant, `#[problem(…)]` says which
+/// `status` it has, its `title` (else the first line of its documentation, or its name in words), a `detail`
+/// (a format string over the fields) and a `type`. Fields that have names are members of the problem, but for those with
+/// `#[problem(skip)]`, and all of them where the variant says `hide`. A field that is called `source`, or has
+/// `#[source]` or `#[from]`, is the cause: it is logged and never sent. `#[from]` implements [`From`], too.
+///
+/// ```
+/// use tower_web::prelude::*;
+///
+/// #[derive(Debug, Problem)]
+/// enum Error {
+///     #[problem(status = 404, detail = "there is nobody with the number {id}")]
+///     NoSuchUser { id: u64 },
+///     #[problem(status = 500, title = "out of order", hide)]
+///     Db(#[from] std::io::Error),
+/// }
+///
+/// #[get("/users/{id}")]
+/// async fn user(id: u64) -> Result<String, Error> {
+///     Err(Error::NoSuchUser { id })
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let response = App::new().route(user).test().get("/users/7").await;
+/// response.assert_status(404);
+/// response.assert_json(&serde_json::json!({
+///     "status": 404,
+///     "title": "no such user",
+///     "detail": "there is nobody with the number 7",
+///     "id": 7,
+/// }));
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be told to a client as a problem",
     label = "not a problem",
-    note = "use `tower_web::Problem` or `tower_web::Rejection`, or implement `IntoProblem` for it"
+    note = "use `tower_web::Problem` or `tower_web::Rejection`, or write `#[derive(Problem)]` above it"
 )]
 pub trait IntoProblem {
     /// The problem that it is.

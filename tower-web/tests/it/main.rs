@@ -2,6 +2,7 @@
 #[cfg(feature = "default")]
 mod anything;
 #[cfg(feature = "sse")]
+mod derived;
 mod events;
 #[cfg(feature = "files")]
 mod files;
