@@ -17,8 +17,9 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message as Frame, Utf8Bytes};
 
+use super::handshake::Settings;
 use super::io::{Io, NotUtf8};
-use super::{Closed, Message, Settings, Text};
+use super::{Closed, Message, Text};
 use crate::shutdown::Shutdown;
 
 /// What a handler asks of the driver.

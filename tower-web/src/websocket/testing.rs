@@ -12,8 +12,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
+use super::handshake::Tunnelled;
 use super::io::Io;
-use super::{Closed, Message, Tunnelled};
+use super::{Closed, Message};
 use crate::body::Body;
 use crate::respond::Response;
 use crate::testing::TestRequest;
