@@ -227,7 +227,7 @@ where
         values.attaches_info,
     );
     if is_http1 {
-        let io = TokioIo::new(wire.with_http1());
+        let io = TokioIo::new(wire.with_http1(values.vets));
         let http1 = values.http1.serve_connection(io, requests).with_upgrades();
         Stage::Http1 { http1 }
     } else {

@@ -31,8 +31,11 @@ pub(crate) struct Wire<IO> {
 
 #[derive(Debug, Default)]
 struct Http1 {
+    looks_at_heads: bool,
     /// How many requests had begun when something was read last. More than one since then were read together.
     begun_at_read: u32,
+    /// Those of the read before were, so that these are as well, most likely.
+    pipelines: bool,
     gathered: Vec<u8>,
     /// How much of it is written.
     written: usize,
@@ -68,10 +71,13 @@ impl<IO> Wire<IO> {
         self
     }
 
-    /// Lets it do what only HTTP/1.1 needs.
+    /// Lets it do what only HTTP/1.1 needs, and look at heads where they are vetted.
     #[must_use]
-    pub(crate) fn with_http1(mut self) -> Self {
-        self.http1 = Some(Http1::default());
+    pub(crate) fn with_http1(mut self, vets: bool) -> Self {
+        self.http1 = Some(Http1 {
+            looks_at_heads: vets,
+            ..Http1::default()
+        });
         self
     }
 
@@ -79,23 +85,28 @@ impl<IO> Wire<IO> {
     #[inline]
     fn received(&mut self, bytes: &[u8]) {
         if let Some(http1) = &mut self.http1 {
-            self.link.note_head(bytes);
-            http1.begun_at_read = self.link.begun();
+            if http1.looks_at_heads {
+                self.link.note_head(bytes);
+            }
+            let begun = self.link.begun();
+            http1.pipelines = begun.wrapping_sub(http1.begun_at_read) > 1;
+            http1.begun_at_read = begun;
         }
         self.link.receive();
     }
 }
 
 impl Http1 {
-    /// Gathers what is written, if it answers a request that was read together with the one before, and is
-    /// short. The first of them isn't held back.
+    /// Gathers what is written, if it answers a request that was read together with others, and is short. It
+    /// leaves when the last of them is answered or has to wait, in any case before the task does.
     #[inline]
     fn gather<'a>(
         &mut self,
         link: &Link,
         bufs: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Option<usize> {
-        if link.begun().wrapping_sub(self.begun_at_read) < 2 || link.is_handed_over() {
+        let is_pipelined = self.pipelines || link.begun().wrapping_sub(self.begun_at_read) > 1;
+        if !is_pipelined || link.is_handed_over() {
             return None;
         }
         let length = bufs.clone().map(<[u8]>::len).sum();
@@ -159,9 +170,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 length => http1.written += length,
             }
         }
-        // An idle connection keeps no buffer.
-        http1.gathered = Vec::new();
+        http1.gathered.clear();
         http1.written = 0;
+        if !http1.pipelines {
+            // A connection that pipelines only now and then keeps no buffer.
+            http1.gathered = Vec::new();
+        }
         self.link.hold(false);
         Poll::Ready(Ok(()))
     }
