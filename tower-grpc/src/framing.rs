@@ -260,6 +260,7 @@ pub(crate) fn too_large(len: usize, max: usize) -> Status {
 }
 
 /// Appends a message with its prefix. On an error `buf` is as it was.
+#[inline]
 pub(crate) fn put_message<T, C: Encode<T>>(
     codec: &mut C,
     message: T,
@@ -294,14 +295,17 @@ fn put_framed<T, C: Encode<T>>(
     if len > max {
         return Err(too_large(len, max));
     }
-    if let Some(encoding) = encoding {
-        let plain = buf.split_off(start + PREFIX);
-        compression::compress(encoding, &plain, buf)?;
-        buf[start] = 1;
-    }
-    let len = buf.len() - start - PREFIX;
+    let len = match encoding {
+        None => len,
+        Some(encoding) => {
+            let plain = buf.split_off(start + PREFIX);
+            compression::compress(encoding, &plain, buf)?;
+            buf[start] = 1;
+            buf.len() - start - PREFIX
+        }
+    };
     let len = u32::try_from(len).map_err(|_| too_large(len, u32::MAX as usize))?;
-    buf[start + 1..start + PREFIX].copy_from_slice(&len.to_be_bytes());
+    buf[start + 1..][..4].copy_from_slice(&len.to_be_bytes());
     Ok(())
 }
 

@@ -241,15 +241,16 @@ impl<S, C> Messages<S, C> {
         }
         while this.end.is_none() && !pending && this.buf.len() < BATCH {
             match this.stream.as_mut().poll_next(cx) {
-                Poll::Pending => pending = true,
-                Poll::Ready(None) => *this.end = Some(Ok(())),
-                Poll::Ready(Some(Err(status))) => *this.end = Some(Err(status)),
                 Poll::Ready(Some(Ok(message))) => {
                     let encoding = this.writing.encoding_now();
                     let max = this.writing.max;
-                    let put = put_message(this.codec, message, encoding, max, this.buf);
-                    *this.end = put.err().map(Err);
+                    if let Err(status) = put_message(this.codec, message, encoding, max, this.buf) {
+                        *this.end = Some(Err(status));
+                    }
                 }
+                Poll::Pending => pending = true,
+                Poll::Ready(None) => *this.end = Some(Ok(())),
+                Poll::Ready(Some(Err(status))) => *this.end = Some(Err(status)),
             }
         }
         if !this.buf.is_empty() {

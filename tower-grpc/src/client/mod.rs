@@ -46,6 +46,32 @@ const USER_AGENT: &str = concat!("grpc-rust-tower/", env!("CARGO_PKG_VERSION"));
 pub struct Client<S> {
     service: S,
     settings: Settings,
+    paths: Paths,
+}
+
+/// The paths of the methods that were called, which cost a few hundred instructions to check.
+#[derive(Clone, Debug, Default)]
+struct Paths(Vec<(&'static str, PathAndQuery)>);
+
+impl Paths {
+    /// No service has more methods that are called often.
+    const MAX: usize = 16;
+
+    fn get(&mut self, path: &'static str) -> Result<PathAndQuery, Status> {
+        // The text itself, not one like it: two words to compare.
+        let mut known = self.0.iter();
+        if let Some((_, found)) = known.find(|(known, _)| std::ptr::eq(*known, path)) {
+            return Ok(found.clone());
+        }
+        let checked = PathAndQuery::from_maybe_shared(Bytes::from_static(path.as_bytes()))
+            .map_err(|error| {
+                Status::internal(format!("{path:?} is no path of a method")).with_source(error)
+            })?;
+        if self.0.len() < Self::MAX {
+            self.0.push((path, checked.clone()));
+        }
+        Ok(checked)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +107,7 @@ impl<S> Client<S> {
         Self {
             service,
             settings: Settings::default(),
+            paths: Paths::default(),
         }
     }
 
@@ -175,7 +202,7 @@ where
     where
         C: Encode<Req> + Decode<Res>,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, path, request)?;
+        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
         let bytes = outgoing.writing.message(&mut codec, outgoing.message)?;
         let request = outgoing.head.map(|()| GrpcBody::message(bytes));
         self.single(codec, request, outgoing.deadline).await
@@ -193,7 +220,7 @@ where
         Req::Item: 'static,
         C: Encode<Req::Item> + Decode<Res>,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, path, request)?;
+        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
         let deadline = outgoing.deadline;
         self.single(codec, outgoing.stream::<C>(), deadline).await
     }
@@ -213,7 +240,7 @@ where
         S::Future: Send + 'static,
         B: Send + 'static,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, path, request)?;
+        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
         let bytes = outgoing.writing.message(&mut codec, outgoing.message)?;
         let request = outgoing.head.map(|()| GrpcBody::message(bytes));
         let mut messages = self.begin(codec, request, outgoing.deadline).await?;
@@ -239,7 +266,7 @@ where
         S::Future: Send + 'static,
         B: Send + 'static,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, path, request)?;
+        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
         let deadline = outgoing.deadline;
         self.begin(codec, outgoing.stream::<C>(), deadline).await
     }
@@ -325,7 +352,7 @@ struct Outgoing<T> {
 impl<T> Outgoing<T> {
     fn new<C: Codec>(
         settings: &Settings,
-        path: &'static str,
+        path: PathAndQuery,
         request: Request<T>,
     ) -> Result<Self, Status> {
         let timeout = request.timeout();
@@ -387,11 +414,7 @@ impl Settings {
         Some((Deadline::at(at), left))
     }
 
-    fn uri(&self, path: &'static str) -> Result<Uri, Status> {
-        let invalid = |error: http::Error| {
-            Status::internal(format!("{path:?} is no path of a method")).with_source(error)
-        };
-        let path = PathAndQuery::try_from(path).map_err(|error| invalid(error.into()))?;
+    fn uri(&self, path: PathAndQuery) -> Result<Uri, Status> {
         let Some(authority) = self.authority.clone() else {
             return Ok(Uri::from(path));
         };
@@ -399,7 +422,8 @@ impl Settings {
         parts.scheme = Some(self.scheme.clone().unwrap_or(Scheme::HTTP));
         parts.authority = Some(authority);
         parts.path_and_query = Some(path);
-        Uri::from_parts(parts).map_err(|error| invalid(error.into()))
+        Uri::from_parts(parts)
+            .map_err(|error| Status::internal("the origin is no URI").with_source(error))
     }
 
     fn headers<C: Codec>(&self, metadata: Metadata, timeout: Option<Duration>) -> http::HeaderMap {
