@@ -110,6 +110,19 @@ impl<B: Body> Connection<B> {
         self.send.is_extended_connect_protocol_enabled()
     }
 
+    /// Fails when the connection takes no more requests.
+    fn poll_usable(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        match self.send.poll_ready(cx) {
+            Poll::Ready(result) => result.map_err(|error| Error::from_h2(error).before_sending()),
+            // h2 lets a handle queue one request, and refuses the next. How many there may be is for the
+            // gate to say, and a clone has none queued.
+            Poll::Pending => {
+                self.send = self.send.clone();
+                Ok(())
+            }
+        }
+    }
+
     /// The place for a call's stream.
     fn take_ticket(&mut self) -> Ticket {
         match std::mem::replace(&mut self.slot, Slot::None(Line::default())) {
@@ -156,11 +169,7 @@ where
     type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        // It fails when the connection takes no more. That what was queued without readiness is
-        // open is waited for elsewhere: it has a place of the gate.
-        if let Poll::Ready(Err(error)) = self.send.poll_ready(cx) {
-            return Poll::Ready(Err(Error::from_h2(error).before_sending()));
-        }
+        self.poll_usable(cx)?;
         if let Slot::None(line) = &mut self.slot {
             if !ready!(self.shared.gate.poll_enter(line, cx)) {
                 return Poll::Ready(Err(Error::new(ErrorKind::Closed).before_sending()));
@@ -171,6 +180,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        if let Slot::None(_) = self.slot {
+            // What it may find is found again when the request is sent.
+            let _ = self.poll_usable(&mut Context::from_waker(Waker::noop()));
+        }
         let ticket = self.take_ticket();
         match self.send(request) {
             Ok((response, upload)) => ResponseFuture::new(response, Hold::new(upload, ticket)),

@@ -120,6 +120,20 @@ async fn a_call_without_readiness_is_sent_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_without_readiness_are_queued_beyond_what_the_peer_allows() {
+    let limits = server::Builder::new().with_max_concurrent_streams(1);
+    let mut client = connect(limits, late).await;
+    let first = client.clone().oneshot(request("")).await.unwrap();
+    assert_eq!(text(first).await, "late");
+    let calls: Vec<_> = (0..5)
+        .map(|_| tokio::spawn(client.call(request(""))))
+        .collect();
+    for call in calls {
+        assert_eq!(text(call.await.unwrap().unwrap()).await, "late");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_response_future_resets_the_stream() {
     let (client, mut peer) = before_raw_server().await;
     let call = tokio::spawn(client.oneshot(request("hello")));
