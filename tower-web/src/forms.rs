@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use percent_encoding::percent_decode;
-use serde::de::DeserializeOwned;
+use serde_core::de::DeserializeOwned;
 
 use crate::body::Body;
 use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead, WholeBody};

@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use bytes::{BufMut, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_core::Serialize;
+use serde_core::de::DeserializeOwned;
 
 use crate::body::Body;
 use crate::extract::{Extract, OptionalExtract, RequestHead, WholeBody};

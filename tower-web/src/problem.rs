@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use serde::{Serialize, Serializer};
+use serde_core::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::BoxError;
@@ -147,7 +147,7 @@ impl FieldError {
 
 impl Serialize for FieldError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap as _;
+        use serde_core::ser::SerializeMap as _;
 
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("detail", &self.detail)?;
@@ -277,7 +277,7 @@ impl Problem {
 /// The cause isn't among the members, so it is nowhere that a client sees.
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap as _;
+        use serde_core::ser::SerializeMap as _;
 
         let inner = &*self.inner;
         let mut map = serializer.serialize_map(None)?;

@@ -13,7 +13,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http_body::Frame;
 use pin_project_lite::pin_project;
-use serde::Serialize;
+use serde_core::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::BoxError;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_core::Serialize;
+use serde_core::de::DeserializeOwned;
 use tokio_tungstenite::tungstenite::{Message as Frame, Utf8Bytes};
 
 /// A message, whole, however many frames it came in.
