@@ -110,9 +110,12 @@ pin_project! {
         // Which protocol it is shows in its first bytes.
         Detecting { detecting: Option<Detecting<IO, S>> },
         Http1 { #[pin] http1: UpgradeableConnection<TokioIo<Wire<IO>>, Requests<S>> },
-        Http2 { #[pin] http2: tower_h2::server::Connection<Wire<IO>, Requests<S>, Outgoing<B>> },
+        // It is several times as large as the others, which don't need to make room for it.
+        Http2 { http2: Pin<Box<Http2<IO, S, B>>> },
     }
 }
+
+type Http2<IO, S, B> = tower_h2::server::Connection<Wire<IO>, Requests<S>, Outgoing<B>>;
 
 struct Detecting<IO, S> {
     io: IO,
@@ -197,7 +200,7 @@ where
         match this.stage.project() {
             StageProj::Detecting { .. } => {}
             StageProj::Http1 { http1 } => http1.graceful_shutdown(),
-            StageProj::Http2 { http2 } => http2.graceful_shutdown(),
+            StageProj::Http2 { http2 } => http2.as_mut().graceful_shutdown(),
         }
     }
 }
@@ -231,7 +234,7 @@ where
         let http1 = values.http1.serve_connection(io, requests).with_upgrades();
         Stage::Http1 { http1 }
     } else {
-        let http2 = values.http2.serve_connection(wire, requests);
+        let http2 = Box::pin(values.http2.serve_connection(wire, requests));
         Stage::Http2 { http2 }
     }
 }
@@ -366,11 +369,12 @@ where
                     }
                     return polled.map_err(|error| Error::because(ErrorKind::Http1, error));
                 }
-                StageProj::Http2 { mut http2 } => {
+                StageProj::Http2 { http2 } => {
                     if std::mem::take(this.must_drain) {
                         http2.as_mut().graceful_shutdown();
                     }
                     return http2
+                        .as_mut()
                         .poll(cx)
                         .map_err(|error| Error::because(ErrorKind::Http2, error));
                 }

@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::mpsc;
@@ -425,8 +428,10 @@ where
             protocols: options.settings.values.protocols,
             seen: Vec::new(),
         };
-        let connection = open(prepared, self.at, options, gate, service);
-        run(connection, self.entered)
+        Task {
+            connection: open(prepared, self.at, options, gate, service),
+            entered: self.entered,
+        }
     }
 
     /// Does what comes before HTTP, by the deadline of the first head, and then serves.
@@ -455,11 +460,17 @@ where
             () = gate.told(Order::Drain) => return,
             prepared = timeout_at(at + values.bounds.head, preparing) => prepared,
         };
-        let connection = async {
-            let prepared = prepared.map_err(|_| Error::new(ErrorKind::HeadTimeout))??;
-            open(prepared, at, &options, &gate, service).await
+        let prepared = match prepared {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(error)) => return log(&error),
+            Err(_) => return log(&Error::new(ErrorKind::HeadTimeout)),
         };
-        run(connection, entered).await;
+        let connection = open(prepared, at, &options, &gate, service);
+        Task {
+            connection,
+            entered,
+        }
+        .await;
     }
 }
 
@@ -489,15 +500,34 @@ where
     Connection::new(&options.settings, prepared.transport, opening, service)
 }
 
-/// One connection's task.
-async fn run(connection: impl Future<Output = Result<(), Error>>, entered: Entered) {
-    if let Err(error) = connection.await {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "connection failed"
-        );
+pin_project! {
+    /// One connection's task. An async function would hold the connection twice.
+    struct Task<F> {
+        #[pin]
+        connection: F,
+        entered: Entered,
     }
-    drop(entered);
+}
+
+impl<F> Future for Task<F>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ended = ready!(self.project().connection.poll(cx));
+        if let Err(error) = ended {
+            log(&error);
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cold]
+fn log(error: &Error) {
+    let error: &dyn std::error::Error = error;
+    tracing::debug!(error, "connection failed");
 }
 
 impl Handle {

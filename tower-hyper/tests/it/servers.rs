@@ -265,3 +265,54 @@ async fn several_loops_may_accept() {
     serving.await.unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn under_load_a_drain_breaks_no_response_off() {
+    let (door, server) = in_memory();
+    let (handle, serving) = start(server.with_drain_timeout(SECOND * 60));
+    let clients: Vec<_> = (0..50)
+        .map(|index| {
+            let mut client = door.connect();
+            let path = if index % 5 == 0 { "/slow" } else { "/" };
+            tokio::spawn(async move {
+                let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+                let mut answered = 0;
+                while client.write_all(request.as_bytes()).await.is_ok() {
+                    let mut bytes = [0; 1024];
+                    let length = tokio::io::AsyncReadExt::read(&mut client, &mut bytes)
+                        .await
+                        .unwrap();
+                    if length == 0 {
+                        break;
+                    }
+                    let response = std::str::from_utf8(&bytes[..length]).unwrap();
+                    assert!(response.ends_with("hello") || response.ends_with("slow"));
+                    answered += 1;
+                    sleep(Duration::from_millis(200)).await;
+                }
+                answered
+            })
+        })
+        .collect();
+    sleep(SECOND * 15).await;
+    handle.shutdown();
+    serving.await.unwrap();
+    for client in clients {
+        assert!(client.await.unwrap() > 0);
+    }
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_and_no_panic() {
+    let (_sender, receiver) = mpsc::unbounded_channel();
+    let serving = Server::new(InMemory(receiver)).serve(service_fn(app));
+    let mut serving = std::pin::pin!(serving);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(result) = serving.as_mut().poll(&mut cx) else {
+        panic!("it waits");
+    };
+    assert_eq!(
+        result.unwrap_err().kind(),
+        tower_hyper::ErrorKind::NoRuntime
+    );
+}
