@@ -16,6 +16,7 @@ use tower_h2::RecvBody;
 use tower_service::Service;
 
 use crate::Incoming;
+use crate::date;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Over};
 use crate::vetting::{KnownHost, Refusal, vet};
@@ -222,10 +223,14 @@ where
         let Some(over) = this.over.take() else {
             return Poll::Pending; // It has been answered.
         };
-        Poll::Ready(Ok(match outcome {
+        let mut response = match outcome {
             Ok(response) => response.map(|body| Outgoing::new(Some(body), over)),
             Err(status) => substitute(status, *this.protocol, over),
-        }))
+        };
+        if *this.protocol == Protocol::Http2 {
+            date::stamp(response.headers_mut());
+        }
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -26,6 +26,7 @@
 //! timer for each request, unless its body has to be waited for.
 
 mod connection;
+mod date;
 mod exchange;
 mod failure;
 mod gate;

@@ -54,6 +54,19 @@ async fn prior_knowledge_alone_is_served_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn responses_have_a_date_as_over_http_1() {
+    let (io, _server) = serve(Settings::new());
+    let mut connection = connect(io).await;
+    let request = Request::get("http://a/").body(Full::default()).unwrap();
+    std::future::poll_fn(|cx| connection.poll_ready(cx))
+        .await
+        .unwrap();
+    let response = connection.call(request).await.unwrap();
+    let date = response.headers()["date"].to_str().unwrap();
+    assert!(date.ends_with(" GMT"), "{date}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_or_an_error_is_a_500_and_the_others_go_on() {
     let (io, _server) = serve(Settings::new());
     let mut connection = connect(io).await;
