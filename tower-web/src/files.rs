@@ -167,13 +167,30 @@ impl File {
     ///
     /// A 404 where there is no file, a 500 where it can't be read.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, Rejection> {
-        let path = path.as_ref().to_owned();
-        let opened = spawn_blocking(move || {
-            let mut file = Self::read_head(&path)?;
-            file.find_variants(&path, |_| true);
+        Self::open_by(path.as_ref(), Self::read_head).await
+    }
+
+    /// The same, with the encodings that are kept ready beside it: where `app.js.br` or `app.js.gz` stands beside
+    /// `app.js` and isn't older, it is sent to clients that take it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) does.
+    pub async fn open_precompressed(path: impl AsRef<Path>) -> Result<Self, Rejection> {
+        let open = |path: &Path| {
+            let mut file = Self::read_head(path)?;
+            file.find_variants(path, |_| true);
             Ok(file)
-        });
-        match opened.await {
+        };
+        Self::open_by(path.as_ref(), open).await
+    }
+
+    async fn open_by(
+        path: &Path,
+        open: impl FnOnce(&Path) -> Result<Self, Cause> + Send + 'static,
+    ) -> Result<Self, Rejection> {
+        let path = path.to_owned();
+        match spawn_blocking(move || open(&path)).await {
             Ok(opened) => opened.map_err(Cause::reject),
             Err(error) => Err(Cause::Io(io::Error::other(error)).reject()),
         }

@@ -26,8 +26,7 @@ use crate::respond::{Asked, IntoResponse, Response};
 /// neither is one that leads outside by a symbolic link. Names that begin with a dot are hidden, all but `.well-known`.
 /// Directories aren't listed.
 ///
-/// A file is sent with all that [`File`] does. Where `app.js.br` or `app.js.gz` stands beside `app.js`, it is sent
-/// to clients that take it.
+/// A file is sent with all that [`File`] does.
 ///
 /// **Readiness.** Always. **Errors.** None: all of them are responses.
 ///
@@ -56,6 +55,7 @@ struct Shared {
     index: Option<String>,
     fallback: Option<String>,
     hidden: bool,
+    precompressed: bool,
     cache_control: Option<HeaderValue>,
 }
 
@@ -75,6 +75,7 @@ impl Files {
                 index: Some("index.html".to_owned()),
                 fallback: None,
                 hidden: false,
+                precompressed: false,
                 cache_control: None,
             }),
         }
@@ -102,6 +103,15 @@ impl Files {
     #[must_use]
     pub fn with_hidden(self) -> Self {
         self.with(|shared| shared.hidden = true)
+    }
+
+    /// With encodings that are kept ready: where `app.js.br` or `app.js.gz` stands beside `app.js` and isn't older, it is
+    /// sent to clients that take it.
+    ///
+    /// Not for a directory that others put files into: one of them would speak for another.
+    #[must_use]
+    pub fn with_precompressed(self) -> Self {
+        self.with(|shared| shared.precompressed = true)
     }
 
     /// With how long clients may keep them: `max-age=3600`, or `immutable, max-age=31536000` for names that change with
@@ -233,7 +243,9 @@ impl Shared {
 
     fn open(&self, root: &Path, path: &Path) -> Result<Found, Cause> {
         let mut file = File::read_head(path)?;
-        file.find_variants(path, |variant| within(root, variant).is_ok());
+        if self.precompressed {
+            file.find_variants(path, |variant| within(root, variant).is_ok());
+        }
         if let Some(value) = &self.cache_control {
             file.set_header(CACHE_CONTROL, value.clone());
         }

@@ -282,7 +282,7 @@ impl WebSocketUpgrade {
     /// The response that opens the socket, which is then given to the handler in a task of its own.
     ///
     /// The handler returns nothing, or a `Result`. Its failure is logged, unless it only says that the peer has
-    /// [closed](Closed).
+    /// [closed](super::Closed).
     ///
     /// **Cancellation.** The handler is dropped 30 seconds after the connection has ended, if it still runs.
     pub fn on_upgrade<F, Fut>(self, handler: F) -> Response

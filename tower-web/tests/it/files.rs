@@ -178,7 +178,9 @@ async fn a_link_is_followed_inside_and_not_outside() {
     symlink(root.join("hello.txt"), root.join("in.txt")).unwrap();
     symlink(env!("CARGO_TARGET_TMPDIR"), root.join("up")).unwrap();
     symlink(&outside, root.join("hello.txt.gz")).unwrap();
-    let client = App::new().mount("/files", Files::new(&root)).test();
+    let client = App::new()
+        .mount("/files", Files::new(&root).with_precompressed())
+        .test();
     client.get("/files/in.txt").await.assert_text("0123456789");
     client.get("/files/out.txt").await.assert_problem(404);
     client.get("/files/up/linked.txt").await.assert_problem(404);
@@ -234,7 +236,8 @@ async fn an_encoding_that_stands_beside_the_file_is_sent_to_who_takes_it() {
     let root = directory("encodings");
     fs::write(root.join("app.js"), "the script").unwrap();
     fs::write(root.join("app.js.gz"), "gzipped").unwrap();
-    let client = App::new().mount("/files", Files::new(&root)).test();
+    let files = Files::new(&root).with_precompressed();
+    let client = App::new().mount("/files", files).test();
     let get = |accept| {
         client
             .get("/files/app.js")
@@ -252,6 +255,19 @@ async fn an_encoding_that_stands_beside_the_file_is_sent_to_who_takes_it() {
         .assert_text("the script")
         .assert_header("vary", "accept-encoding");
     assert_ne!(plain.header("etag"), encoded.header("etag"));
+}
+
+#[tokio::test]
+async fn no_file_speaks_for_another_unless_it_may() {
+    let root = directory("encodings-off");
+    fs::write(root.join("hello.txt.gz"), "another's").unwrap();
+    let client = App::new().mount("/files", Files::new(&root)).test();
+    let response = client
+        .get("/files/hello.txt")
+        .header("accept-encoding", "gzip")
+        .await;
+    response.assert_text("0123456789");
+    assert_eq!(response.header("content-encoding"), None);
 }
 
 #[tokio::test]
