@@ -72,7 +72,8 @@ impl Chunks {
             let here = count.min(self.front.len());
             self.front.advance(here);
             count -= here;
-            if self.front.is_empty() && self.len > 0 {
+            // What is still to be skipped isn't in `len` any more.
+            if self.front.is_empty() && (count > 0 || self.len > 0) {
                 self.next_front();
             }
             if count == 0 {
@@ -382,6 +383,20 @@ mod tests {
         let (head, chunks) = deframer.next().unwrap().unwrap();
         drop(MessageBuf::new(chunks, head.len));
         assert_eq!(next(&mut deframer).unwrap().unwrap(), b"second");
+    }
+
+    #[test]
+    fn the_last_message_may_be_left_unread_though_it_is_in_several_chunks() {
+        for read in [0, 1, PREFIX + SMALL, 2 * SMALL] {
+            let mut wire = frame(&vec![7; 3 * SMALL]);
+            let mut deframer = Deframer::new(3 * SMALL);
+            while !wire.is_empty() {
+                deframer.push(wire.split_to(wire.len().min(SMALL)));
+            }
+            let (head, chunks) = deframer.next().unwrap().unwrap();
+            MessageBuf::new(chunks, head.len).advance(read);
+            assert!(deframer.is_clean(), "{read} bytes were read");
+        }
     }
 
     #[test]
