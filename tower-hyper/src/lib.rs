@@ -19,11 +19,40 @@
 //!   [`with_write_timeout`](Settings::with_write_timeout)).
 //! - **How long a service may take** is for a middleware to bound, such as `tower-timeout`.
 //!
+//! # Requests that are refused
+//!
+//! HTTP/1.1 requests that RFC 9112 forbids get status 400 and the end of the connection, before the service
+//! sees them: a `Host` that is missing, repeated or none; a `Content-Length` beside a `Transfer-Encoding`; a target
+//! of a form that its method doesn't allow. See [`without_vetting`](Settings::without_vetting). hyper refuses
+//! what doesn't parse, and [`tower_h2`] what RFC 9113 forbids, and floods.
+//!
 //! # What it costs
 //!
-//! A connection has one timer for all of these, which is moved when it fires, or to an earlier time; and
+//! A connection has one timer for all deadlines, which is moved when it fires, or to an earlier time; and
 //! the clock is read once for each time that the connection's task is woken. There is no allocation and no
 //! timer for each request, unless its body has to be waited for.
+//!
+//! In instructions, of a keep-alive request that says hello over one connection (`examples/callgrind.sh`): 1.14
+//! times those of hyper alone with idle and stall timeouts and vetting off, 1.25 times with the
+//! defaults. About half of the difference is what the runtime does for a timer that is set, each time that
+//! it waits; it shrinks as connections share wake-ups. An idle connection takes 11 KiB, where hyper alone
+//! takes 10.
+//!
+//! Responses to pipelined requests are written together where they are ready together, up to 16 KiB; one that is
+//! ready never waits for one that isn't.
+//!
+//! # When not to use it
+//!
+//! - To speak HTTP/3, or to send requests.
+//! - To bound how long a handler runs or how large a body may be: those are the service's to decide.
+//!
+//! # Features
+//!
+//! All are off by default.
+//!
+//! - `tls`: TLS by rustls: ALPN, client certificates, and certificates that change without a restart.
+//! - `proxy-protocol`: the client's address from a proxy in front.
+//! - `listenfd`: sockets that a supervisor passes on.
 
 mod connection;
 mod date;

@@ -230,7 +230,8 @@ impl<L> Server<L> {
 
     /// How many connections may be open at once; as many as the operating system allows by default.
     ///
-    /// At the cap the server stops accepting, and others wait in the socket's backlog.
+    /// At the cap the server stops accepting, and others wait in the socket's backlog. Several accept loops, or
+    /// workers, may each let one more in at the same moment.
     pub fn with_max_connections(mut self, max: usize) -> Self {
         self.options.max_connections = max;
         self

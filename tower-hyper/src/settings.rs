@@ -190,8 +190,8 @@ impl Settings {
         })
     }
 
-    /// Lets HTTP/1.1 requests through whose `Host` is missing, repeated or malformed, or whose target has
-    /// a form that their method doesn't allow.
+    /// Lets HTTP/1.1 requests through whose `Host` is missing, repeated or malformed, whose target has a
+    /// form that their method doesn't allow, or which have two lengths.
     ///
     /// By default they are answered with status 400, as RFC 9112, sections 3.2 and 3.2.4 demand: what
     /// differs between two parsers is what smuggles requests.
