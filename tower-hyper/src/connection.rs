@@ -292,6 +292,7 @@ where
             }
             match ready!(self.as_mut().poll_due(is_moved, cx)) {
                 Due::Age => self.as_mut().graceful_shutdown(),
+                Due::Idle if self.as_mut().retire() => {}
                 Due::Idle | Due::Linger => return Poll::Ready(Ok(())),
                 Due::Head => return Poll::Ready(Err(Error::new(ErrorKind::HeadTimeout))),
                 Due::Write => return Poll::Ready(Err(Error::new(ErrorKind::WriteTimeout))),
@@ -313,6 +314,20 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    /// Tells an idle peer to send no more requests, where the protocol has words for that: one that it has sent at
+    /// this moment isn't lost then.
+    fn retire(mut self: Pin<&mut Self>) -> bool {
+        if !matches!(
+            self.as_mut().project().stage.project(),
+            StageProj::Http2 { .. }
+        ) {
+            return false;
+        }
+        self.as_mut().graceful_shutdown();
+        self.project().schedule.retire(Instant::now());
+        true
+    }
+
     /// Notes who polls. What was registered with another waker has to be registered anew.
     #[inline]
     fn note_waker(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<bool, Error> {

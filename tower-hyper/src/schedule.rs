@@ -131,6 +131,12 @@ impl Schedule {
         [stage, self.write, age].into_iter().flatten().min()
     }
 
+    /// The peer was told at `now` to send no more requests, as it was idle. It has the time of grace to leave.
+    pub(crate) fn retire(&mut self, now: Instant) {
+        self.stage = None;
+        self.age = Some((now + self.bounds.grace, Due::Linger));
+    }
+
     /// What is due at `now`. An age is due once, and its time of grace begins.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Due> {
         match self.stage {
@@ -286,6 +292,16 @@ mod tests {
         assert_eq!(schedule.take_due(start + SECOND * 3), Some(Due::Age));
         assert_eq!(schedule.take_due(start + SECOND * 3), None);
         assert_eq!(schedule.take_due(start + SECOND * 8), Some(Due::Grace));
+    }
+
+    #[test]
+    fn a_retired_connection_has_its_grace_and_is_not_idle_again() {
+        let (mut schedule, start) = schedule();
+        schedule.observe(IDLE, || start);
+        assert_eq!(schedule.take_due(start + SECOND * 60), Some(Due::Idle));
+        schedule.retire(start + SECOND * 60);
+        assert_eq!(schedule.take_due(start + SECOND * 64), None);
+        assert_eq!(schedule.take_due(start + SECOND * 65), Some(Due::Linger));
     }
 
     #[test]
