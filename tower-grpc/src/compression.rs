@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{Buf, Bytes, BytesMut};
+#[cfg(any(feature = "compression", feature = "zstd"))]
+use bytes::Buf;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 
 use crate::Status;
