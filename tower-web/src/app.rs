@@ -40,7 +40,7 @@ pub const DEFAULT_BODY_LIMIT: u64 = 2 * 1024 * 1024;
 ///
 /// `HEAD` is answered by the route for `GET`, without its body; `OPTIONS` by the list of the methods that there are. A path that
 /// no route has is a 404, a method that a path doesn't have a 405 with `Allow`, a handler that panics a 500, a body that is too large a 413: all
-/// of them [problems](crate::Problem).
+/// of them [problems](struct@crate::Problem).
 ///
 /// # Example
 ///

@@ -67,7 +67,7 @@
 //! that no argument takes doesn't compile. Everything else is bound **by type**, in any order: [`Json`], `Query`, `Form`,
 //! `Header`, `Cookies`, `Bearer`, [`String`], [`Bytes`](bytes::Bytes), [`HeaderMap`], [`Method`], the raw [`Request`], and whatever
 //! implements [`Extract`]. One of them at most takes the body; two don't compile. `Option` of one is `None` only where the thing is
-//! absent. What is malformed is refused with a [`Problem`] that names the field.
+//! absent. What is malformed is refused with a [`Problem`](struct@Problem) that names the field.
 //!
 //! # Results
 //!

@@ -352,7 +352,7 @@ impl TestResponse {
         self
     }
 
-    /// Asserts that it is a [problem](crate::Problem) with this status, and gives its members.
+    /// Asserts that it is a [problem](struct@crate::Problem) with this status, and gives its members.
     ///
     /// # Panics
     ///
