@@ -167,6 +167,8 @@ struct Published {
     oldest: AtomicU64,
     until: AtomicU64,
     in_flight: AtomicU32,
+    /// How many failed in a row.
+    run: AtomicU32,
 }
 
 /// A single result moves the share of failures by so much at least. Without it, the more requests an endpoint gets
@@ -176,6 +178,10 @@ const LEAST_WEIGHT: f64 = 1.0 / 32.0;
 /// After each failure in a row the next result counts twice as much, up to a half. So failures here and there weigh
 /// little, and an endpoint that has stopped working is known after five requests.
 const MOST_DOUBLINGS: u32 = 4;
+
+/// After so many failures in a row an endpoint is tried by one request at a time: while one is out, the next costs the
+/// whole penalty. Otherwise, each time that it is forgiven, as many would be lost as come until the first has failed.
+const DOUBTFUL: u32 = 2;
 
 /// The longest time that an endpoint may ask to be left alone for.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -319,7 +325,11 @@ impl Shared {
         let seen = self.published.read();
         let ewma = Ewma::new(self.settings.decay);
         let latency = ewma.project(seen.latency, now).max(now - seen.oldest);
-        let failures = seen.failures.project(self.settings.decay, now);
+        let failures = if in_flight > 0 && seen.failures.run >= DOUBTFUL {
+            1.0
+        } else {
+            seen.failures.project(self.settings.decay, now)
+        };
         let cost = (latency + failures * self.settings.penalty) * (f64::from(in_flight) + 1.0);
         if now < seen.until {
             cost + FORBIDDING
@@ -420,6 +430,7 @@ impl Published {
             oldest: AtomicU64::new(0),
             until: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
+            run: AtomicU32::new(0),
         };
         published.publish(state);
         published
@@ -441,6 +452,7 @@ impl Published {
         }
         let in_flight = u32::try_from(state.flights.len()).unwrap_or(u32::MAX);
         self.in_flight.store(in_flight, Ordering::Relaxed);
+        self.run.store(state.failures.run, Ordering::Relaxed);
     }
 
     fn read(&self) -> Seen {
@@ -453,8 +465,7 @@ impl Published {
             failures: Failures {
                 share: read(&self.failures),
                 updated_at: read(&self.failures_at),
-                // Which only the writers need.
-                run: 0,
+                run: self.run.load(Ordering::Relaxed),
             },
             oldest: read(&self.oldest),
             until: read(&self.until),
@@ -637,6 +648,20 @@ mod tests {
         }
         assert!(cost_ms(&row) > 500.0, "{}", cost_ms(&row));
         assert!(cost_ms(&among) < 200.0, "{}", cost_ms(&among));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_failed_is_tried_by_one_request_at_a_time() {
+        let outcomes = Outcomes::new();
+        for _ in 0..5 {
+            request(&outcomes, ms(1), Class::Failure).await;
+        }
+        advance(ms(60_000)).await;
+        assert!(cost_ms(&outcomes) < 10.0, "{}", cost_ms(&outcomes));
+        let trial = outcomes.start();
+        assert!(cost_ms(&outcomes) > 2000.0, "{}", cost_ms(&outcomes));
+        trial.end(Class::Success);
+        assert!(cost_ms(&outcomes) < 10.0, "{}", cost_ms(&outcomes));
     }
 
     #[tokio::test(start_paused = true)]
