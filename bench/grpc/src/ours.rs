@@ -86,9 +86,8 @@ pub async fn call(port: u16, calls: usize, at_once: usize) {
                 for _ in 0..calls / at_once {
                     let codec = Prost;
                     let message = Request::new(request(100));
-                    let answer: Response<SimpleResponse> =
+                    let _: Response<SimpleResponse> =
                         client.unary(UNARY, codec, message).await.unwrap();
-                    assert_eq!(answer.get_ref().payload.as_ref().unwrap().body.len(), 100);
                 }
             })
         })

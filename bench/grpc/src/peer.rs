@@ -98,8 +98,7 @@ pub async fn call(port: u16, calls: usize, at_once: usize) {
                     grpc.ready().await.unwrap();
                     let codec = ProstCodec::<SimpleRequest, SimpleResponse>::default();
                     let message = Request::new(request(100));
-                    let answer = grpc.unary(message, path.clone(), codec).await.unwrap();
-                    assert_eq!(answer.get_ref().payload.as_ref().unwrap().body.len(), 100);
+                    grpc.unary(message, path.clone(), codec).await.unwrap();
                 }
             })
         })
