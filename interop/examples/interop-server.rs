@@ -9,10 +9,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use interop::FILE_DESCRIPTOR_SET;
 use interop::answers::{Answers, benchmark_service, test_service};
 use interop::flags::Flags;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tower_grpc::reflection::Reflection;
 use tower_grpc::server::Router;
 use tower_h2::RecvBody;
 use tower_h2::server::Builder;
@@ -35,10 +37,13 @@ async fn main() -> Result<(), Error> {
     let listener = listen(flags.get("port")?.unwrap_or(10_000)).await?;
     println!("listening on {}", listener.local_addr()?);
     let (_health, health) = tower_grpc::health::health_reporter();
+    let reflection = Reflection::new(&[FILE_DESCRIPTOR_SET])?;
     let services = Router::new()
         .add_service(test_service(Answers))
         .add_service(benchmark_service())
-        .add_service(health);
+        .add_service(health)
+        .add_service(reflection.v1())
+        .add_service(reflection.v1alpha());
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(serve(stream, tls.clone(), services.clone()));
