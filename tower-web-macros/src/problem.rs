@@ -39,6 +39,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let conversions = kinds.iter().filter_map(|kind| kind.conversion(input));
     Ok(quote! {
         #[automatically_derived]
+        #[allow(non_shorthand_field_patterns)]
         impl #impl_generics ::tower_web::problem::IntoProblem for #name #type_generics #where_clause {
             fn into_problem(self) -> ::tower_web::Problem {
                 match self { #(#problems)* }
@@ -46,6 +47,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         }
 
         #[automatically_derived]
+        #[allow(non_shorthand_field_patterns)]
         impl #impl_generics ::tower_web::IntoResponse for #name #type_generics #where_clause {
             fn into_response(self) -> ::tower_web::Response {
                 ::tower_web::IntoResponse::into_response(
@@ -55,6 +57,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         }
 
         #[automatically_derived]
+        #[allow(non_shorthand_field_patterns)]
         impl #impl_generics ::std::fmt::Display for #name #type_generics #where_clause {
             #[allow(unused_variables)]
             fn fmt(&self, formatter: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
@@ -63,6 +66,7 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         }
 
         #[automatically_derived]
+        #[allow(non_shorthand_field_patterns)]
         impl #impl_generics ::std::error::Error for #name #type_generics #where_clause {
             fn source(&self) -> ::std::option::Option<&(dyn ::std::error::Error + 'static)> {
                 match #reference { #(#sources)* }
@@ -326,6 +330,7 @@ impl<'a> Kind<'a> {
         let (path, member, ty) = (&self.path, &part.member, &part.field.ty);
         Some(quote! {
             #[automatically_derived]
+            #[allow(non_shorthand_field_patterns)]
             impl #impl_generics ::std::convert::From<#ty> for #name #type_generics #where_clause {
                 fn from(source: #ty) -> Self {
                     #path { #member: source }
