@@ -64,7 +64,8 @@ impl Builder {
             .max_frame_size(FRAME)
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .max_header_list_size(16 * 1024);
+            .max_header_list_size(16 * 1024)
+            .max_pending_accept_reset_streams(PENDING_RESETS);
         Self {
             h2,
             times: Times {
@@ -220,7 +221,8 @@ impl Builder {
         self
     }
 
-    /// How many requests may be waiting to be accepted though the peer has reset them; 20 by default.
+    /// How many requests may be waiting to be accepted though the peer has reset them; 200 by default, as many as
+    /// may be open: a client whose calls all run out of time at once resets all of them.
     ///
     /// More end the connection with ENHANCE_YOUR_CALM (CVE-2023-44487, "rapid reset").
     #[must_use]
@@ -278,6 +280,9 @@ impl Default for Builder {
 
 /// How long a frame may be: large messages then take few of them, and few writes.
 const FRAME: u32 = 64 * 1024;
+
+/// How many requests may be reset before they are accepted; resets altogether have a bound of their own.
+const PENDING_RESETS: usize = 200;
 
 /// How much of a body may be unread, where nobody says otherwise.
 const WINDOW: u32 = 1024 * 1024;

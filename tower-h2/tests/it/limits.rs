@@ -260,13 +260,20 @@ async fn a_flood_of_continuations_ends_the_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn rapid_resets_end_the_connection() {
-    let (wire, server) = wire(&server::Builder::new()).await;
-    let mut frames = Vec::new();
-    for stream in 0..50 {
-        frames.extend(frame(HEADERS, END_HEADERS, 2 * stream + 1, &post(&[])));
-        frames.extend(frame(RST_STREAM, 0, 2 * stream + 1, &8_u32.to_be_bytes()));
-    }
-    let wire = flood(wire, &frames, 100).await;
+    let (wire, server) = wire(&server::Builder::new().with_max_pending_resets(20)).await;
+    let (mut reader, mut writer) = wire.split();
+    let attack = tokio::spawn(async move {
+        for stream in 0..5_000 {
+            let id = 2 * stream + 1;
+            writer.send(HEADERS, END_HEADERS, id, &post(&[])).await;
+            writer.send(RST_STREAM, 0, id, &8_u32.to_be_bytes()).await;
+        }
+        writer
+    });
+    let goaway = reader.next_of(GOAWAY).await;
+    reader.put_back(Some(goaway));
+    attack.abort();
+    let wire = reader;
     calmed(wire, server).await;
 }
 
