@@ -1,0 +1,308 @@
+//! Runs the processes, and prints what they cost.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+const PEERS: [&str; 3] = ["raw", "tonic", "tower"];
+
+/// What is measured, how it reads, and how ours is to stand to tonic and to h2 by hand.
+struct Row {
+    name: &'static str,
+    measure: fn(&str) -> Option<f64>,
+    goals: &'static str,
+}
+
+const ROWS: [Row; 11] = [
+    Row {
+        name: "server, instructions a unary call",
+        measure: |peer| Some(per_item(peer, "raw", Side::Server, "unary", 1000, 6000)),
+        goals: "≤ 1.03 h2, ≤ 0.70 tonic",
+    },
+    Row {
+        name: "client, instructions a unary call",
+        measure: |peer| Some(per_item("raw", peer, Side::Client, "unary", 1000, 6000)),
+        goals: "≤ 0.62 tonic",
+    },
+    Row {
+        name: "server, instructions a streamed message",
+        measure: |peer| {
+            not_raw(peer, |peer| {
+                per_item(peer, peer, Side::Server, "streaming", 10_000, 60_000)
+            })
+        },
+        goals: "≤ 0.82 tonic",
+    },
+    Row {
+        name: "client, instructions a streamed message",
+        measure: |peer| {
+            not_raw(peer, |peer| {
+                per_item(peer, peer, Side::Client, "streaming", 10_000, 60_000)
+            })
+        },
+        goals: "≤ 0.82 tonic",
+    },
+    Row {
+        name: "1 MiB messages streamed, MB a second of CPU",
+        measure: |peer| not_raw(peer, |peer| megabytes(peer, "large", 2000)),
+        goals: "≥ 1.2 tonic",
+    },
+    Row {
+        name: "1 MiB messages echoed, MB a second of CPU",
+        measure: |peer| not_raw(peer, |peer| megabytes(peer, "large-unary", 1000)),
+        goals: "≥ 1.2 tonic",
+    },
+    Row {
+        name: "server, allocations a unary call",
+        measure: |peer| Some(allocations(peer, "raw", Side::Server)),
+        goals: "≤ 0.30 tonic",
+    },
+    Row {
+        name: "client, allocations a unary call",
+        measure: |peer| Some(allocations("raw", peer, Side::Client)),
+        goals: "",
+    },
+    Row {
+        name: "server, writes for 1000 unary calls",
+        measure: |peer| Some(writes(peer)),
+        goals: "≤ 1.00 h2",
+    },
+    Row {
+        name: "server, µs of CPU a unary call",
+        measure: |peer| Some(cpu_time(peer)),
+        goals: "≤ 0.70 tonic",
+    },
+    Row {
+        name: "server, KiB of 1000 idle connections",
+        measure: |peer| Some(idle(peer)),
+        goals: "≤ 1.00 tonic",
+    },
+];
+
+/// Prints the rows that have `word` in their name.
+pub fn print(word: &str) {
+    println!("| measure | h2 by hand | tonic | ours | ours / h2 | ours / tonic | must be |");
+    println!("|---|---|---|---|---|---|---|");
+    for row in ROWS.iter().filter(|row| row.name.contains(word)) {
+        let [raw, tonic, ours] = PEERS.map(row.measure);
+        println!(
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            row.name,
+            figure(raw),
+            figure(tonic),
+            figure(ours),
+            ratio(ours, raw),
+            ratio(ours, tonic),
+            row.goals
+        );
+    }
+}
+
+fn figure(value: Option<f64>) -> String {
+    match value {
+        None => "–".into(),
+        Some(value) if value < 100.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.0}"),
+    }
+}
+
+fn ratio(ours: Option<f64>, peer: Option<f64>) -> String {
+    match (ours, peer) {
+        (Some(ours), Some(peer)) => format!("{:.2}", ours / peer),
+        _ => "–".into(),
+    }
+}
+
+fn not_raw(peer: &str, measure: impl Fn(&str) -> f64) -> Option<f64> {
+    (peer != "raw").then(|| measure(peer))
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Server,
+    Client,
+}
+
+/// A process of this program, perhaps within another one.
+struct One {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl One {
+    fn start(around: &[String], arguments: &[&str]) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let mut command = match around {
+            [] => Command::new(program),
+            [tool, options @ ..] => {
+                let mut command = Command::new(tool);
+                command.args(options).arg(program);
+                command
+            }
+        };
+        let mut child = command
+            .arg("--one")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+        Self {
+            input: child.stdin.take(),
+            output: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    fn end(mut self) {
+        drop(self.input.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// Runs a server and a client, one of them within a tool; the seconds that both had the processor.
+fn run(server: &str, client: &str, load: &str, count: usize, around: &[String], side: Side) -> f64 {
+    let within = |one| if one == side { around } else { &[] };
+    let mut server = One::start(within(Side::Server), &["server", server]);
+    let (port, count) = (server.line(), count.to_string());
+    let arguments = ["client", client, &port, load, &count];
+    let mut client = One::start(within(Side::Client), &arguments);
+    assert_eq!(client.line(), "done", "the client has failed");
+    let ticks = ticks(client.child.id()) + ticks(server.child.id());
+    client.end();
+    server.end();
+    ticks / TICKS
+}
+
+/// What one more call or message costs: what is done once cancels out.
+fn per_item(server: &str, client: &str, side: Side, load: &str, few: usize, many: usize) -> f64 {
+    let file = scratch("callgrind");
+    let around = [
+        "valgrind".to_owned(),
+        "--tool=callgrind".to_owned(),
+        format!("--callgrind-out-file={file}"),
+    ];
+    let [few_cost, many_cost] = [few, many].map(|count| {
+        run(server, client, load, count, &around, side);
+        let profile = std::fs::read_to_string(&file).unwrap();
+        let total = profile
+            .lines()
+            .find_map(|line| line.strip_prefix("totals: "));
+        total.unwrap().trim().parse::<f64>().unwrap()
+    });
+    (many_cost - few_cost) / (many - few) as f64
+}
+
+fn allocations(server: &str, client: &str, side: Side) -> f64 {
+    let file = scratch("memcheck");
+    let around = [
+        "valgrind".to_owned(),
+        "--leak-check=no".to_owned(),
+        format!("--log-file={file}"),
+    ];
+    let [few, many] = [1000, 6000].map(|count| {
+        run(server, client, "unary", count, &around, side);
+        let log = std::fs::read_to_string(&file).unwrap();
+        let (_, usage) = log.split_once("total heap usage: ").unwrap();
+        let (count, _) = usage.split_once(" allocs").unwrap();
+        count.replace(',', "").parse::<f64>().unwrap()
+    });
+    (many - few) / 5000.0
+}
+
+fn writes(server: &str) -> f64 {
+    let file = scratch("strace");
+    let around = [
+        "strace".to_owned(),
+        "-fc".to_owned(),
+        format!("-o{file}"),
+        "-etrace=write,writev,sendto,sendmsg".to_owned(),
+    ];
+    run(server, "raw", "unary", 20_000, &around, Side::Server);
+    let counts = std::fs::read_to_string(&file).unwrap();
+    let writes = counts.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_write = ["write", "writev", "sendto", "sendmsg"].contains(fields.last()?);
+        is_write.then(|| fields[3].parse::<f64>().unwrap())
+    });
+    writes.sum::<f64>() / 20.0
+}
+
+/// The median of five.
+fn cpu_time(server: &str) -> f64 {
+    const CALLS: usize = 100_000;
+    let calls = CALLS.to_string();
+    let mut times: Vec<_> = (0..5)
+        .map(|_| {
+            let mut server = One::start(&[], &["server", server]);
+            let port = server.line();
+            let before = ticks(server.child.id());
+            let mut client = One::start(&[], &["client", "raw", &port, "unary", &calls]);
+            client.line();
+            client.end();
+            let after = ticks(server.child.id());
+            server.end();
+            (after - before) / TICKS * 1e6 / CALLS as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[2]
+}
+
+/// A second's, on Linux.
+const TICKS: f64 = 100.0;
+
+/// How long a process has had the processor, for itself and in the kernel.
+fn ticks(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // After the name, which may have spaces: the state is the first field, user and system time are the 12th
+    // and 13th.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<_> = fields.split(' ').collect();
+    fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()
+}
+
+fn idle(server: &str) -> f64 {
+    let mut server = One::start(&[], &["server", server]);
+    let port = server.line();
+    let resident = |process: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
+    };
+    let before = resident(server.child.id());
+    let mut clients = One::start(&[], &["idle", &port, "1000"]);
+    clients.line();
+    let after = resident(server.child.id());
+    clients.end();
+    server.end();
+    after - before
+}
+
+/// What goes through in a second of the processor's time, both sides' together: the best of three, as another's work
+/// only slows it down.
+fn megabytes(peer: &str, load: &str, count: usize) -> f64 {
+    (0..3)
+        .map(|_| count as f64 * 1.048_576 / run(peer, peer, load, count, &[], Side::Server))
+        .fold(0.0, f64::max)
+}
+
+/// A file for a tool's output, of this process.
+fn scratch(name: &str) -> String {
+    let path = std::env::temp_dir().join(format!("bench-grpc-{name}-{}", std::process::id()));
+    path.to_str().unwrap().to_owned()
+}
