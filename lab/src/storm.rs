@@ -87,7 +87,8 @@ fn run(p: &Storm, name: &str, bound: Bound, seed: u64) -> Outcome {
         .collect();
     let window = match bound {
         Bound::Long => p.long_window_s,
-        _ => p.window_s,
+        // No budget has a shorter one.
+        _ => p.window_s.max(1.0),
     };
     let ((), world) = World::run(end + 5 * SECOND, |world| {
         let dependency = dependency(p, world, &tries);
