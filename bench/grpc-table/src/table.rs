@@ -303,6 +303,6 @@ fn megabytes(peer: &str, load: &str, count: usize) -> f64 {
 
 /// A file for a tool's output, of this process.
 fn scratch(name: &str) -> String {
-    let path = std::env::temp_dir().join(format!("bench-grpc-{name}-{}", std::process::id()));
+    let path = std::env::temp_dir().join(format!("bench-grpc-table-{name}-{}", std::process::id()));
     path.to_str().unwrap().to_owned()
 }
