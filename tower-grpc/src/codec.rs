@@ -86,9 +86,9 @@ impl Codec for Prost {
 impl<T: Message> Encode<T> for Prost {
     #[inline]
     fn encode(&mut self, message: T, buf: &mut BytesMut) -> Result<(), Status> {
-        message
-            .encode(buf)
-            .map_err(|error| Status::internal("the message can't be encoded").with_source(error))
+        // `encode` would count the bytes again, to see whether there is room; here is all that there may be.
+        message.encode_raw(buf);
+        Ok(())
     }
 
     #[inline]
