@@ -293,10 +293,10 @@ fn idle(server: &str) -> f64 {
     after - before
 }
 
-/// What goes through in a second of the processor's time, both sides' together: the best of three, as another's work
+/// What goes through in a second of the processor's time, both sides' together: the best of seven, as another's work
 /// only slows it down.
 fn megabytes(peer: &str, load: &str, count: usize) -> f64 {
-    (0..3)
+    (0..7)
         .map(|_| count as f64 * 1.048_576 / run(peer, peer, load, count, &[], Side::Server))
         .fold(0.0, f64::max)
 }
