@@ -67,6 +67,9 @@ impl Settings {
         let mut http1 = hyper::server::conn::http1::Builder::new();
         // hyper's own timer for heads stays off: it counts idle time, and starts anew for each head.
         http1.max_buf_size(64 * 1024);
+        // One buffer for head and body is some 470 instructions cheaper than a vectored write of two, and what is copied
+        // is never more than the buffer.
+        http1.writev(false);
         Self {
             values: Arc::new(Values {
                 bounds: Bounds {
@@ -152,6 +155,17 @@ impl Settings {
     pub fn with_max_buffer(self, bytes: usize) -> Self {
         self.change(|values| {
             values.http1.max_buf_size(bytes.max(8192));
+        })
+    }
+
+    /// Writes heads and bodies over HTTP/1.1 from where they are, by vectored writes; off by default.
+    ///
+    /// By default they are copied into one buffer first, which is the cheaper the smaller the bodies are. For servers of
+    /// large files it is worth a try.
+    #[must_use]
+    pub fn with_vectored_writes(self) -> Self {
+        self.change(|values| {
+            values.http1.writev(true);
         })
     }
 
