@@ -1,6 +1,5 @@
 //! Several services in one.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
@@ -43,8 +42,11 @@ pub trait GrpcService<B> {
 /// assert_eq!(router.names().collect::<Vec<_>>(), ["grpc.health.v1.Health"]);
 /// ```
 pub struct Router<B> {
-    services: Arc<HashMap<&'static str, Arc<dyn Route<B>>>>,
+    /// In the order of [`rank`]. A search compares a handful of lengths; hashing the name would cost more.
+    services: Arc<[Entry<B>]>,
 }
+
+type Entry<B> = (&'static str, Arc<dyn Route<B>>);
 
 trait Route<B>: Send + Sync {
     fn route(&self, request: http::Request<B>) -> ResponseFuture;
@@ -60,7 +62,7 @@ impl<B> Router<B> {
     /// A router of no services.
     pub fn new() -> Self {
         Self {
-            services: Arc::default(),
+            services: Arc::new([]),
         }
     }
 
@@ -95,19 +97,29 @@ impl<B> Router<B> {
 
     /// The names of the services.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.services.keys().copied()
+        self.services.iter().map(|(name, _)| *name)
     }
 
     fn add(mut self, name: &'static str, service: Arc<dyn Route<B>>) -> Self {
-        let mut services: HashMap<_, _> = self
-            .services
-            .iter()
-            .map(|(name, service)| (*name, Arc::clone(service)))
-            .collect();
-        services.insert(name, service);
-        self.services = Arc::new(services);
+        let others = self.services.iter().filter(|(known, _)| *known != name);
+        let mut services: Vec<Entry<B>> = others.cloned().collect();
+        services.push((name, service));
+        services.sort_unstable_by_key(|(name, _)| rank(name));
+        self.services = services.into();
         self
     }
+
+    fn get(&self, name: &str) -> Option<&dyn Route<B>> {
+        let found = self
+            .services
+            .binary_search_by(|(known, _)| rank(known).cmp(&rank(name)));
+        found.ok().map(|at| &*self.services[at].1)
+    }
+}
+
+/// Lengths first: most names differ in them.
+fn rank(name: &str) -> (usize, &str) {
+    (name.len(), name)
 }
 
 impl<B> Default for Router<B> {
@@ -144,7 +156,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
-        match self.services.get(service_name(request.uri().path())) {
+        match self.get(service_name(request.uri().path())) {
             Some(service) => service.route(request),
             None => unimplemented(request),
         }
