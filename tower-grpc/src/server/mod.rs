@@ -319,7 +319,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let refusal = Refusal::of_protocol(&request, None).unwrap_or_else(|| {
+    let refusal = Refusal::of_protocol(&request).unwrap_or_else(|| {
         let path = request.uri().path();
         Refusal::Failure(Status::unimplemented(format!("there is no method {path}")))
     });
@@ -342,11 +342,11 @@ impl<B> Opened<B> {
     where
         B: Body,
     {
-        if let Some(refusal) = Refusal::of_protocol(&request, Some(subtype)) {
+        if let Some(refusal) = Refusal::of_method(request.method()) {
             return Err((refusal, request.into_body()));
         }
         let (head, body) = request.into_parts();
-        let fields = match Fields::read(settings, &head.headers) {
+        let fields = match Fields::read(settings, subtype, &head.headers) {
             Ok(fields) => fields,
             Err(refusal) => return Err((refusal, body)),
         };
@@ -378,26 +378,37 @@ struct Fields {
 
 impl Fields {
     /// One pass, which costs less than a lookup for each.
-    fn read(settings: Settings, headers: &HeaderMap) -> Result<Self, Refusal> {
+    fn read(settings: Settings, subtype: &str, headers: &HeaderMap) -> Result<Self, Refusal> {
         let mut fields = Self {
             timeout: None,
             encoding: None,
             send: None,
         };
+        let mut content_type = None;
+        let mut refusal = None;
         for (name, value) in headers {
-            if *name == timeout::GRPC_TIMEOUT {
-                let timeout = timeout::parse(value.as_bytes());
-                fields.timeout = Some(timeout.ok_or_else(|| {
+            if *name == header::CONTENT_TYPE {
+                content_type = content_type.or(Some(value));
+            } else if *name == timeout::GRPC_TIMEOUT {
+                fields.timeout = timeout::parse(value.as_bytes());
+                if fields.timeout.is_none() {
                     let message = format!("grpc-timeout is malformed: {value:?}");
-                    Refusal::Failure(Status::internal(message))
-                })?);
+                    refusal = Some(Refusal::Failure(Status::internal(message)));
+                }
             } else if *name == GRPC_ENCODING {
-                fields.encoding = read_encoding(settings, value)?;
+                match read_encoding(settings, value) {
+                    Ok(encoding) => fields.encoding = encoding,
+                    Err(unknown) => refusal = Some(unknown),
+                }
             } else if settings.send != EncodingSet::NONE && *name == GRPC_ACCEPT_ENCODING {
                 fields.send = settings.send.first_of(EncodingSet::from_header(value));
             }
         }
-        Ok(fields)
+        // Whoever speaks no gRPC is told so first.
+        match Refusal::of_content_type(content_type, Some(subtype)).or(refusal) {
+            Some(refusal) => Err(refusal),
+            None => Ok(fields),
+        }
     }
 }
 

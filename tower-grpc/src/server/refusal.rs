@@ -29,16 +29,24 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// What is wrong with the method or the content type; `subtype` is that of the codec where there is one.
-    pub(super) fn of_protocol<B>(
-        request: &http::Request<B>,
+    /// What is wrong with the method or the content type.
+    pub(super) fn of_protocol<B>(request: &http::Request<B>) -> Option<Self> {
+        let content_type = || request.headers().get(header::CONTENT_TYPE);
+        Self::of_method(request.method()).or_else(|| Self::of_content_type(content_type(), None))
+    }
+
+    pub(super) fn of_method(method: &Method) -> Option<Self> {
+        (*method != Method::POST).then(|| {
+            let text = "This is a gRPC server: calls are POST requests.\n";
+            Self::Http(StatusCode::METHOD_NOT_ALLOWED, text)
+        })
+    }
+
+    /// `subtype` is that of the codec where there is one.
+    pub(super) fn of_content_type(
+        content_type: Option<&HeaderValue>,
         subtype: Option<&str>,
     ) -> Option<Self> {
-        if request.method() != Method::POST {
-            let text = "This is a gRPC server: calls are POST requests.\n";
-            return Some(Self::Http(StatusCode::METHOD_NOT_ALLOWED, text));
-        }
-        let content_type = request.headers().get(header::CONTENT_TYPE);
         let known = content_type.is_some_and(|value| is_grpc(value.as_bytes(), subtype));
         (!known).then(|| {
             let text = "This is a gRPC server: the content type of calls is application/grpc.\n";
@@ -69,6 +77,9 @@ impl Refusal {
 fn is_grpc(content_type: &[u8], subtype: Option<&str>) -> bool {
     const BASE: &[u8] = b"application/grpc";
 
+    if content_type == BASE {
+        return true;
+    }
     if content_type.len() < BASE.len() || !content_type[..BASE.len()].eq_ignore_ascii_case(BASE) {
         return false;
     }
