@@ -39,7 +39,7 @@ fn main() {
 /// Client and server share this thread, and the client allocates nothing once it has begun.
 fn allocations_of(peer: &str, request: &str) -> String {
     const ROUNDS: u32 = 100;
-    let runtime = runtime();
+    let runtime = runtime(1);
     let mut buffer = vec![0; 16 * 1024];
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     let peer = Peer::new(peer);

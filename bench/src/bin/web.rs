@@ -2,37 +2,71 @@
 //!
 //! - `web instructions [--rounds N]`: the server's instructions, by callgrind: 6 000 requests less 1 000, by
 //!   `h2load --h1 -c1 -m1`. It needs valgrind, and h2load (Debian: nghttp2-client).
-//! - `web serve PEER ADDRESS`: serves, on one thread. What is measured.
+//! - `web churn [--rounds N]`: a new connection for each request, to servers of two threads.
+//! - `web pipeline [--rounds N]`: sixteen requests at once.
+//! - `web idle [--rounds N]`: the memory of kept connections on which nothing happens.
+//! - `web serve PEER ADDRESS THREADS`: serves. What is measured.
 //!
 //! `ours` has what production needs and `bare` turns off. Allocations are counted by `web-allocations`, as an allocator
 //! that counts costs instructions.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
+use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
+use tower_hyper::Workers;
 
-use crate::peers::{PEERS, Peer, axum_app, runtime};
+use crate::peers::{PEERS, Peer, axum_app, bare, ours_app, runtime};
+use crate::process::{Server, free_address};
 
+#[path = "../web/loads.rs"]
+mod loads;
 #[path = "../web/peers.rs"]
 mod peers;
+#[path = "../web/process.rs"]
+mod process;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        ["instructions"] => instructions(1),
-        ["instructions", "--rounds", rounds] => instructions(rounds.parse().unwrap()),
-        ["serve", peer, address] => runtime().block_on(serve(peer, address)),
-        _ => panic!("web instructions, or web serve PEER ADDRESS"),
+    let (mode, rounds) = match arguments[..] {
+        ["serve", peer, address, threads] => {
+            let threads = threads.parse().unwrap();
+            return runtime(threads).block_on(serve(peer, address, threads));
+        }
+        [mode, "--rounds", rounds] => (mode, Some(rounds.parse().unwrap())),
+        [mode] => (mode, None),
+        _ => ("", None),
+    };
+    match mode {
+        "instructions" => instructions(rounds.unwrap_or(1)),
+        "churn" => loads::churn(rounds.unwrap_or(15)),
+        "pipeline" => loads::pipeline(rounds.unwrap_or(15)),
+        "idle" => loads::idle(rounds.unwrap_or(3)),
+        _ => panic!("web instructions, churn, pipeline or idle, each with `--rounds N` if need be"),
     }
 }
 
-async fn serve(peer: &str, address: &str) {
-    if peer == "axum" {
-        let listener = TcpListener::bind(address).await.unwrap();
-        axum::serve(listener, axum_app()).await.unwrap();
-        return;
+async fn serve(peer: &str, address: &str, threads: usize) {
+    match peer {
+        "axum" => {
+            // Without `NODELAY` responses to pipelined requests wait for the client's delayed acknowledgement.
+            let listener = TcpListener::bind(address).await.unwrap().tap_io(|io| {
+                io.set_nodelay(true).unwrap();
+            });
+            return axum::serve(listener, axum_app()).await.unwrap();
+        }
+        "app" => return ours_app().serve(address).await.unwrap(),
+        // As `web-bench` does it.
+        "workers" | "bare-workers" => {
+            let mut server = tower_hyper::Server::bind(address).await.unwrap();
+            if peer == "bare-workers" {
+                server = server.with_settings(bare());
+            }
+            let workers = Workers::new(threads);
+            return ours_app().serve_on_workers(server, workers).await.unwrap();
+        }
+        _ => {}
     }
     let peer = Peer::new(peer);
     if let Peer::Ours(app, settings) = peer {
@@ -85,26 +119,15 @@ fn instructions_of(peer: &str, path: &str) -> u64 {
 
 /// The instructions of a server that serves so many requests.
 fn total(peer: &str, path: &str, requests: u32) -> u64 {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .unwrap()
-        .port();
-    let address = format!("127.0.0.1:{port}");
+    let address = free_address();
+    let (_, port) = address.rsplit_once(':').unwrap();
     let output = std::env::temp_dir().join(format!("web-{}-{port}.callgrind", std::process::id()));
-    let mut server = Server(
-        Command::new("valgrind")
-            .args(["--tool=callgrind", "--quiet"])
-            .arg(format!("--callgrind-out-file={}", output.display()))
-            .arg(std::env::current_exe().unwrap())
-            .args(["serve", peer, &address])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("valgrind"),
-    );
-    while std::net::TcpStream::connect(&address).is_err() {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let mut valgrind = Command::new("valgrind");
+    valgrind
+        .args(["--tool=callgrind", "--quiet"])
+        .arg(format!("--callgrind-out-file={}", output.display()))
+        .arg(std::env::current_exe().unwrap());
+    let mut server = Server::start_by(valgrind, peer, address.clone(), 1);
     let mut load = Command::new("h2load");
     load.args(["--h1", "-c1", "-m1", &format!("-n{requests}")]);
     let body = std::env::temp_dir().join(format!("web-{}.json", std::process::id()));
@@ -137,23 +160,4 @@ fn total(peer: &str, path: &str, requests: u32) -> u64 {
         .unwrap()
         .parse()
         .unwrap()
-}
-
-/// A server under valgrind.
-struct Server(Child);
-
-impl Server {
-    /// Ends it in a way that lets valgrind write what it counted.
-    fn interrupt(&mut self) {
-        let id = self.0.id().to_string();
-        Command::new("kill").args(["-INT", &id]).status().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

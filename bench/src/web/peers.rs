@@ -30,7 +30,7 @@ const GREETING: Greeting = Greeting {
 
 mod ours {
     use super::{GREETING, Greeting, Message, Settings};
-    use tower_web::{App, AppService, Json, get, post};
+    use tower_web::{App, Json, get, post};
 
     #[get("/")]
     async fn index() -> &'static str {
@@ -52,13 +52,12 @@ mod ours {
         message
     }
 
-    pub(crate) fn app() -> AppService {
-        let app = App::new().route(index).route(json).route(user).route(echo);
-        app.build().unwrap()
+    pub fn app() -> App {
+        App::new().route(index).route(json).route(user).route(echo)
     }
 
     /// All off, but detection, the deadline of the first head, and drain.
-    pub(crate) fn bare() -> Settings {
+    pub fn bare() -> Settings {
         Settings::new()
             .with_idle_timeout(None)
             .with_body_timeout(None)
@@ -66,6 +65,8 @@ mod ours {
             .without_vetting()
     }
 }
+
+pub use ours::{app as ours_app, bare};
 
 pub fn axum_app() -> axum::Router {
     use axum::Json;
@@ -107,7 +108,10 @@ async fn hyper_app(
 /// What serves connections.
 #[derive(Clone)]
 pub enum Peer {
-    Hyper,
+    Hyper {
+        /// Responses to pipelined requests are written together.
+        pipeline_flush: bool,
+    },
     Axum(axum::Router),
     Ours(AppService, Settings),
 }
@@ -115,10 +119,12 @@ pub enum Peer {
 impl Peer {
     pub fn new(name: &str) -> Self {
         match name {
-            "hyper" => Self::Hyper,
+            "hyper" | "hyper-flush" => Self::Hyper {
+                pipeline_flush: name == "hyper-flush",
+            },
             "axum" => Self::Axum(axum_app()),
-            "bare" => Self::Ours(ours::app(), ours::bare()),
-            "ours" => Self::Ours(ours::app(), Settings::new()),
+            "bare" => Self::Ours(ours_app().build().unwrap(), bare()),
+            "ours" => Self::Ours(ours_app().build().unwrap(), Settings::new()),
             other => panic!("{other} is none of {PEERS:?}"),
         }
     }
@@ -128,9 +134,10 @@ impl Peer {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         match self {
-            Self::Hyper => {
+            Self::Hyper { pipeline_flush } => {
                 let service = hyper::service::service_fn(hyper_app);
                 let _ = hyper::server::conn::http1::Builder::new()
+                    .pipeline_flush(pipeline_flush)
                     .serve_connection(TokioIo::new(io), service)
                     .await;
             }
@@ -155,9 +162,11 @@ impl Peer {
     }
 }
 
-pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+pub fn runtime(threads: usize) -> tokio::runtime::Runtime {
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.worker_threads(threads).enable_all();
+    builder.build().unwrap()
 }
