@@ -4,4 +4,5 @@
 //! crates.io's tower build and work on the one in this repository.
 
 pub mod backend;
+pub mod site;
 pub mod web;

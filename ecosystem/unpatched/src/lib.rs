@@ -4,6 +4,8 @@
 //! tower-compat stands between: [`ToCratesIo`] around what axum is given, [`FromCratesIo`] around what
 //! comes from axum and tower-http.
 
+pub mod site;
+
 use std::time::Duration;
 
 use axum::Router;

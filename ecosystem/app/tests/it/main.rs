@@ -9,6 +9,7 @@ mod hyper_util;
 mod mock;
 mod reqwest;
 mod tonic;
+mod tower_web;
 
 use std::future::Future;
 use std::net::SocketAddr;

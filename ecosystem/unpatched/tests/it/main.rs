@@ -1,6 +1,8 @@
 //! Real requests over loopback: a server of axum's and a client of hyper-util's, each with our layers, and
 //! no patch.
 
+mod tower_web;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
