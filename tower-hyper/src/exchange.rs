@@ -301,7 +301,11 @@ fn panicked(panic: &(dyn Any + Send)) -> StatusCode {
 
 /// A response of the server's own, after which an HTTP/1.1 connection is closed.
 #[cold]
-fn substitute<B>(status: StatusCode, protocol: Protocol, over: Over) -> Response<Outgoing<B>> {
+fn substitute<B: Body>(
+    status: StatusCode,
+    protocol: Protocol,
+    over: Over,
+) -> Response<Outgoing<B>> {
     let mut response = Response::new(Outgoing::new(None, over));
     *response.status_mut() = status;
     if protocol == Protocol::Http1 {

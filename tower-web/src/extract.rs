@@ -368,6 +368,10 @@ impl From<BodyError> for Rejection {
             BodyError::Broken(_) if is_limit_of_a_layer(&error) => {
                 too_large("the body is larger than may be".to_owned())
             }
+            BodyError::Broken(_) if is_late(&error) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "the body didn't come in time")
+                    .with_source(error)
+            }
             BodyError::Broken(_) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "the body couldn't be read to its end",
@@ -375,6 +379,24 @@ impl From<BodyError> for Rejection {
             .with_source(error),
         }
     }
+}
+
+/// Whether the server has given up waiting for the body.
+#[cfg(feature = "server")]
+fn is_late(error: &BodyError) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(current) = source {
+        if let Some(error) = current.downcast_ref::<tower_hyper::Error>() {
+            return error.is_timeout();
+        }
+        source = current.source();
+    }
+    false
+}
+
+#[cfg(not(feature = "server"))]
+fn is_late(_: &BodyError) -> bool {
+    false
 }
 
 /// Whether a layer has limited the body, as that of tower-http does.

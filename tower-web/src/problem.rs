@@ -12,7 +12,7 @@ use serde_core::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::BoxError;
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::respond::IntoResponse;
 
 /// What went wrong with a request, as `application/problem+json` (RFC 9457).
@@ -325,7 +325,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Any error, as a 500 whose cause is logged and never sent. A [`Rejection`] keeps its status.
+/// Any error, as a 500 whose cause is logged and never sent. A [`Rejection`] keeps its status, and a
+/// [`BodyError`](crate::body::BodyError) has that of the rejection that it is.
 ///
 /// This is why a problem is no [`Error`] itself: it would be its own cause.
 impl<E: Error + Send + Sync + 'static> From<E> for Problem {
@@ -334,6 +335,11 @@ impl<E: Error + Send + Sync + 'static> From<E> for Problem {
         if let Some(rejection) = (&mut error as &mut dyn Any).downcast_mut::<Option<Rejection>>() {
             if let Some(rejection) = rejection.take() {
                 return rejection.into_problem();
+            }
+        }
+        if let Some(broken) = (&mut error as &mut dyn Any).downcast_mut::<Option<BodyError>>() {
+            if let Some(broken) = broken.take() {
+                return Rejection::from(broken).into_problem();
             }
         }
         match error {

@@ -81,6 +81,15 @@ async fn ws(upgrade: WebSocketUpgrade) -> Response {
     })
 }
 
+/// Of sixteen mebibytes, made once.
+#[get("/large")]
+async fn large() -> File {
+    static LARGE: std::sync::OnceLock<File> = std::sync::OnceLock::new();
+    LARGE
+        .get_or_init(|| File::new("large.bin", vec![b'x'; 16 << 20]))
+        .clone()
+}
+
 async fn serve() -> tower_web::Result {
     let settings = Settings::new()
         .with_head_timeout(SECOND)
@@ -103,6 +112,7 @@ async fn serve() -> tower_web::Result {
         .route(text)
         .route(events)
         .route(ws)
+        .route(large)
         .mount("/files", Files::new("tests"))
         .serve_until(server, end)
         .await
@@ -166,11 +176,11 @@ fn heads_that_drip_are_cut_and_bodies_that_drip_are_no_burden() {
 #[test]
 fn a_large_body_that_is_declared_and_not_sent_costs_nothing() {
     under("declared", |address| {
-        for path in ["/text"] {
+        for path in ["/upload", "/text"] {
             let head =
                 format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\nabc");
             for mut client in connections(address, 50, head.as_bytes()) {
-                let status = "413";
+                let status = if path == "/text" { "413" } else { "408" };
                 let answer = read_all(&mut client);
                 assert!(
                     answer.starts_with(&format!("HTTP/1.1 {status}")),
@@ -246,6 +256,22 @@ fn paths_lead_nowhere_but_into_their_directory() {
         ] {
             let answer = ask(address, &format!("/files/{path}"));
             assert!(answer.starts_with("HTTP/1.1 4"), "{path}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn readers_that_stall_are_cut() {
+    under("slow readers", |address| {
+        let get = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
+        // The file itself is 16 MiB of what the server may grow by.
+        let mut clients = connections(address, 40, get);
+        for client in &mut clients {
+            client.read_exact(&mut [0; 1000]).unwrap();
+        }
+        thread::sleep(SECOND * 3);
+        for mut client in clients {
+            assert!(read_all(&mut client).len() < 16 << 20);
         }
     });
 }
