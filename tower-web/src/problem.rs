@@ -326,7 +326,7 @@ impl fmt::Display for Problem {
 }
 
 /// Any error, as a 500 whose cause is logged and never sent. A [`Rejection`] keeps its status, and a
-/// [`BodyError`](crate::body::BodyError) has that of the rejection that it is.
+/// [`BodyError`] has that of the rejection that it is.
 ///
 /// This is why a problem is no [`Error`] itself: it would be its own cause.
 impl<E: Error + Send + Sync + 'static> From<E> for Problem {
