@@ -242,6 +242,10 @@ impl Link {
 
     pub(crate) fn hold(&self, is_holding: bool) {
         self.holding.store(is_holding, Ordering::Relaxed);
+        if !is_holding {
+            // The order is carried out, and isn't about what comes next.
+            self.releasing.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn is_holding(&self) -> bool {

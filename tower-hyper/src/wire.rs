@@ -126,29 +126,40 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<IO> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // The protocol has seen all that there was: nothing more can be gathered now.
-        if this.link.is_holding() {
+        let polled = this.poll_read_through(cx, buf);
+        // There is more to do, or no more to come: what was gathered goes before it. Where nothing is there, the last
+        // response may still be on its way here, and the driver sees to it that all leave before the task does.
+        if this.link.is_holding() && (polled.is_ready() || this.link.is_handed_over()) {
             if let Poll::Ready(Err(error)) = this.poll_release(cx) {
                 return Poll::Ready(Err(error));
             }
         }
-        if !this.stash.is_empty() {
-            let length = this.stash.len().min(buf.remaining());
-            let bytes = this.stash.split_to(length);
-            buf.put_slice(&bytes);
-            this.received(&bytes);
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
-            this.received(bytes);
-        }
-        Poll::Ready(Ok(()))
+        polled
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
+    #[inline]
+    fn poll_read_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.stash.is_empty() {
+            let length = self.stash.len().min(buf.remaining());
+            let bytes = self.stash.split_to(length);
+            buf.put_slice(&bytes);
+            self.received(&bytes);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
+            self.received(bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Notes whether the transport is blocked.
     #[inline]
     fn noted<T>(&self, poll: Poll<T>) -> Poll<T> {

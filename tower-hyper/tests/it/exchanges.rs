@@ -1,15 +1,18 @@
 //! Requests and responses.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Request;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tower_hyper::{Incoming, Protocols, Settings};
+use tower_hyper::{ConnectInfo, Incoming, Protocols, Settings};
 use tower_service::Service;
 use tower_util::service_fn;
 
@@ -99,6 +102,69 @@ async fn pipelined_requests_are_answered_in_order() {
     assert_eq!(bodies, expected);
 }
 
+/// Counts the writes.
+struct Counting {
+    io: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_to_requests_that_came_together_leave_together() {
+    let (mut client, io) = tokio::io::duplex(64 * 1024);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let io = Counting {
+        io,
+        writes: Arc::clone(&writes),
+    };
+    let service = service_fn(app);
+    let _server =
+        tokio::spawn(Settings::new().serve_connection(io, ConnectInfo::default(), service));
+    for batch in 0..4 {
+        let before = writes.load(Ordering::Relaxed);
+        let requests = "GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(16);
+        client.write_all(requests.as_bytes()).await.unwrap();
+        let mut read = String::new();
+        while read.matches("hello").count() < 16 {
+            read += &read_response(&mut client, "hello").await;
+        }
+        let taken = writes.load(Ordering::Relaxed) - before;
+        // Of the first batch nothing tells that there will be more, until its first response is written.
+        assert!(
+            taken == 1 || batch == 0 && taken == 2,
+            "{taken} writes for batch {batch}"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_drops_the_future() {
     let alive = Arc::new(());
@@ -141,7 +207,7 @@ async fn http_2_can_be_refused() {
 struct Guarded {
     permits: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
-    waiting: Option<std::pin::Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
+    waiting: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
 }
 
 impl Clone for Guarded {
