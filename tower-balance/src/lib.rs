@@ -37,7 +37,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower_discover::{Change, Discover};
 use tower_layer::Layer;
 use tower_load::Load;
@@ -47,7 +46,8 @@ use tower_service::Service;
 
 use crate::error::NoEndpoint;
 use crate::patience::Patience;
-use crate::pick::{is_less_loaded, two_of};
+use crate::pick::two_of;
+use crate::picker::is_preferred;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -388,17 +388,6 @@ where
                 Err(reason) => ResponseState::Failed { reason },
             },
         }
-    }
-}
-
-/// Compares two endpoints. The clock is read once, and only where it matters.
-#[inline]
-fn is_preferred<S: Load>(first: &S, second: &S) -> bool {
-    if first.depends_on_time() || second.depends_on_time() {
-        let now = Instant::now();
-        is_less_loaded(&first.load_at(now), &second.load_at(now))
-    } else {
-        is_less_loaded(&first.load(), &second.load())
     }
 }
 

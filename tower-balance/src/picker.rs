@@ -172,7 +172,7 @@ impl<S> Picker<S> for RoundRobin {
 
 /// Compares two endpoints. The clock is read once, and only where it matters.
 #[inline]
-fn is_preferred<S: Load>(first: &S, second: &S) -> bool {
+pub(crate) fn is_preferred<S: Load>(first: &S, second: &S) -> bool {
     if first.depends_on_time() || second.depends_on_time() {
         let now = Instant::now();
         is_less_loaded(&first.load_at(now), &second.load_at(now))
