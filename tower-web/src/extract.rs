@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
@@ -358,6 +359,20 @@ impl Extract for String {
         Self::from_utf8(bytes.into())
             .map_err(|_| Rejection::new(StatusCode::BAD_REQUEST, "the body isn't UTF-8"))
     }
+}
+
+/// What a body is read into, or `None` where there is none: it is empty, and nothing says what it would be.
+pub(crate) async fn unless_absent<T>(
+    head: &mut RequestHead,
+    body: Body,
+) -> Result<Option<T>, T::Rejection>
+where
+    T: Extract<Body = WholeBody>,
+{
+    if !head.headers.contains_key(CONTENT_TYPE) && http_body::Body::is_end_stream(&body) {
+        return Ok(None);
+    }
+    T::extract(head, body).await.map(Some)
 }
 
 impl From<BodyError> for Rejection {

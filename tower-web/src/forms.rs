@@ -9,7 +9,7 @@ use percent_encoding::percent_decode;
 use serde_core::de::DeserializeOwned;
 
 use crate::body::Body;
-use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead, WholeBody};
+use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead, WholeBody, unless_absent};
 use crate::problem::{Location, Rejection};
 
 /// The query of the request's URI, for handlers that take parameters: a struct, a map, or a vector of pairs.
@@ -134,10 +134,7 @@ impl<T: DeserializeOwned + Send> OptionalExtract for Form<T> {
         head: &mut RequestHead,
         body: Body,
     ) -> Result<Option<Self>, Rejection> {
-        if !head.headers.contains_key(CONTENT_TYPE) && http_body::Body::is_end_stream(&body) {
-            return Ok(None);
-        }
-        Self::extract(head, body).await.map(Some)
+        unless_absent(head, body).await
     }
 }
 

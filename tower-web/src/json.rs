@@ -9,7 +9,7 @@ use serde_core::Serialize;
 use serde_core::de::DeserializeOwned;
 
 use crate::body::Body;
-use crate::extract::{Extract, OptionalExtract, RequestHead, WholeBody};
+use crate::extract::{Extract, OptionalExtract, RequestHead, WholeBody, unless_absent};
 use crate::problem::{Location, Problem, Rejection};
 use crate::respond::{IntoResponse, Response, responses, typed};
 
@@ -71,10 +71,7 @@ impl<T: DeserializeOwned + Send> OptionalExtract for Json<T> {
         head: &mut RequestHead,
         body: Body,
     ) -> Result<Option<Self>, Rejection> {
-        if !head.headers.contains_key(CONTENT_TYPE) && http_body::Body::is_end_stream(&body) {
-            return Ok(None);
-        }
-        Self::extract(head, body).await.map(Some)
+        unless_absent(head, body).await
     }
 }
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use crate::body::{Body, BodyError};
-use crate::extract::{Extract, OptionalExtract, RequestHead, WholeBody};
+use crate::extract::{Extract, OptionalExtract, RequestHead, WholeBody, unless_absent};
 use crate::problem::{Location, Rejection};
 use crate::streams::BodyStream;
 
@@ -153,10 +153,7 @@ impl OptionalExtract for Multipart {
         head: &mut RequestHead,
         body: Body,
     ) -> Result<Option<Self>, Rejection> {
-        if !head.headers.contains_key(CONTENT_TYPE) && http_body::Body::is_end_stream(&body) {
-            return Ok(None);
-        }
-        Self::extract(head, body).await.map(Some)
+        unless_absent(head, body).await
     }
 }
 
