@@ -1,0 +1,174 @@
+//! A to-do service over SQLite, as one would run it: migrations, validation, problems, a page of its API, tests.
+//!
+//! ```sh
+//! cargo run --example todo -- /tmp/todo.db
+//! curl -d '{"title": "buy milk"}' -H 'content-type: application/json' http://127.0.0.1:8080/todos
+//! curl http://127.0.0.1:8080/todos?done=false
+//! ```
+//!
+//! Its API is described at <http://127.0.0.1:8080/docs>.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tower_web::BoxError;
+use tower_web::prelude::*;
+
+use crate::store::Store;
+
+mod store;
+
+/// Something to be done.
+#[derive(Debug, PartialEq, Serialize)]
+struct Todo {
+    id: u32,
+    title: String,
+    note: Option<String>,
+    done: bool,
+}
+
+/// What a new to-do is made of.
+#[derive(Debug, Deserialize)]
+struct NewTodo {
+    title: String,
+    note: Option<String>,
+}
+
+/// What changes of a to-do. What isn't told stays.
+#[derive(Debug, Deserialize)]
+struct Change {
+    title: Option<String>,
+    note: Option<String>,
+    done: Option<bool>,
+}
+
+/// Which to-dos are asked for.
+#[derive(Debug, Deserialize)]
+struct Page {
+    /// Only those that are done, or only those that aren't.
+    done: Option<bool>,
+    /// Those after this one: the last of the page before.
+    after: Option<u32>,
+    /// At most so many; 20 where nothing is said.
+    limit: Option<u8>,
+}
+
+#[derive(Debug, Problem)]
+enum Error {
+    #[problem(status = 404, title = "no such to-do")]
+    NoSuchTodo { id: u32 },
+    #[problem(status = 500, hide)]
+    Store(#[from] BoxError),
+}
+
+struct Todos {
+    store: Store,
+}
+
+#[resource("/todos")]
+impl Todos {
+    /// The to-dos, oldest first.
+    #[get("/")]
+    async fn list(&self, page: Query<Page>) -> Result<Json<Vec<Todo>>, Error> {
+        Ok(Json(self.store.page(page.0).await?))
+    }
+
+    /// Keeps a new to-do.
+    #[post("/")]
+    async fn add(&self, new: Json<NewTodo>) -> Result<Created<Json<Todo>>, Error> {
+        let todo = self.store.add(new.0).await?;
+        let place = Self::fetch_path(todo.id);
+        Ok(Created::new(Json(todo)).at(place))
+    }
+
+    /// One to-do.
+    #[get("/{id}")]
+    async fn fetch(&self, id: u32) -> Result<Json<Todo>, Error> {
+        let todo = self.store.find(id).await?;
+        todo.map(Json).ok_or(Error::NoSuchTodo { id })
+    }
+
+    /// Changes a to-do: its title, its note, whether it is done.
+    #[patch("/{id}")]
+    async fn change(&self, id: u32, change: Json<Change>) -> Result<Json<Todo>, Error> {
+        let todo = self.store.change(id, change.0).await?;
+        todo.map(Json).ok_or(Error::NoSuchTodo { id })
+    }
+
+    /// Forgets a to-do.
+    #[delete("/{id}")]
+    async fn remove(&self, id: u32) -> Result<NoContent, Error> {
+        match self.store.remove(id).await? {
+            true => Ok(NoContent),
+            false => Err(Error::NoSuchTodo { id }),
+        }
+    }
+}
+
+fn app(store: Store) -> App {
+    App::new().resource(Todos { store })
+}
+
+#[tower_web::main]
+async fn main() -> tower_web::Result {
+    let path = std::env::args_os().nth(1).map(PathBuf::from);
+    let path = path.unwrap_or_else(|| std::env::temp_dir().join("tower-todo.db"));
+    println!(
+        "keeping to-dos in {}: http://127.0.0.1:8080/docs",
+        path.display()
+    );
+    app(Store::open(&path)?).serve("127.0.0.1:8080").await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_todo_is_made_and_changed_and_forgotten() {
+        let client = app(Store::in_memory()).test();
+        let added = client
+            .post("/todos")
+            .json(&json!({"title": "buy milk"}))
+            .await;
+        added
+            .assert_status(201)
+            .assert_header("location", "/todos/1")
+            .assert_json(&json!({"id": 1, "title": "buy milk", "note": null, "done": false}));
+
+        let change = client.patch("/todos/1").json(&json!({"done": true}));
+        change
+            .await
+            .assert_status(200)
+            .assert_json(&json!({"id": 1, "title": "buy milk", "note": null, "done": true}));
+
+        client.delete("/todos/1").await.assert_status(204);
+        client.get("/todos/1").await.assert_problem(404);
+        client.delete("/todos/1").await.assert_problem(404);
+    }
+
+    #[tokio::test]
+    async fn a_list_comes_in_pages_and_by_state() {
+        let client = app(Store::in_memory()).test();
+        for title in ["one", "two", "three"] {
+            let new = client.post("/todos").json(&json!({"title": title}));
+            new.await.assert_status(201);
+        }
+        let done = client.patch("/todos/2").json(&json!({"done": true}));
+        done.await.assert_status(200);
+
+        let titles = async |query: &str| {
+            let list = client.get(&format!("/todos{query}")).await;
+            let todos: Vec<serde_json::Value> = list.json();
+            let titles = todos
+                .iter()
+                .map(|todo| todo["title"].as_str().unwrap().to_owned());
+            titles.collect::<Vec<_>>()
+        };
+        assert_eq!(titles("").await, ["one", "two", "three"]);
+        assert_eq!(titles("?done=false").await, ["one", "three"]);
+        assert_eq!(titles("?limit=1&after=1").await, ["two"]);
+    }
+}
