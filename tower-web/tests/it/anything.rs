@@ -1,77 +1,10 @@
 //! Whatever a client sends: every extractor takes it or refuses it, with a problem, and none panics or hangs.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use serde::Deserialize;
-use tower_web::headers::types::{ContentType, Range, UserAgent};
-use tower_web::prelude::*;
-use tower_web::{HeaderValue, Method};
+use tower_web::Method;
 
-#[derive(Debug, Deserialize)]
-#[expect(dead_code, reason = "only read from requests")]
-struct Fields {
-    #[serde(default)]
-    many: Vec<u8>,
-    one: Option<bool>,
-}
-
-#[get("/head/{id}/{name}")]
-async fn head(
-    id: u32,
-    name: String,
-    query: Option<Query<Fields>>,
-    agent: Option<Header<UserAgent>>,
-    range: Option<Header<Range>>,
-    content_type: Option<Header<ContentType>>,
-    last: Option<LastEventId>,
-) -> String {
-    format!("{id} {name} {query:?} {agent:?} {range:?} {content_type:?} {last:?}")
-}
-
-#[get("/credentials")]
-async fn credentials(
-    cookies: Cookies,
-    bearer: Option<Bearer>,
-    basic: Option<Basic>,
-    key: Option<ApiKey>,
-) -> String {
-    format!("{cookies:?} {bearer:?} {basic:?} {key:?}")
-}
-
-#[post("/form")]
-async fn form(form: Option<Form<Fields>>) -> String {
-    format!("{form:?}")
-}
-
-#[post("/json")]
-async fn json(json: Option<Json<Fields>>) -> String {
-    format!("{json:?}")
-}
-
-#[post("/multipart")]
-async fn multipart(mut form: Multipart) -> Result<String, Problem> {
-    let mut told = String::new();
-    while let Some(field) = form.next_field().await? {
-        told.push_str(&format!("{field:?}"));
-        told.push_str(&field.text().await?);
-    }
-    Ok(told)
-}
-
-#[get("/websocket")]
-async fn websocket(upgrade: Option<WebSocketUpgrade>) -> Response {
-    match upgrade {
-        None => "none".into_response(),
-        Some(upgrade) => upgrade.with_protocols(["a"]).on_upgrade(|_| async {}),
-    }
-}
-
-#[get("/file")]
-async fn file() -> File {
-    File::new("a.txt", "0123456789")
-}
+use crate::targets;
 
 /// Sends a request, and judges the answer.
 fn answered(
@@ -80,40 +13,10 @@ fn answered(
     headers: Vec<(&'static str, Vec<u8>)>,
     body: Vec<u8>,
 ) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let app = App::new()
-            .route(head)
-            .route(credentials)
-            .route(form)
-            .route(json)
-            .route(multipart);
-        let client = app.route(websocket).route(file).test();
-        let request = client.request(method, path).body(body).map(|request| {
-            for (name, value) in headers {
-                if let Ok(value) = HeaderValue::from_bytes(&value) {
-                    request.headers_mut().append(name, value);
-                }
-            }
-        });
-        let response = tokio::time::timeout(Duration::from_secs(60), request.send()).await;
-        let response = response.expect("it hangs");
-        prop_assert!(
-            !response.status().is_server_error() || response.status() == 501,
-            "{response:?}"
-        );
-        if response.status().is_client_error() {
-            prop_assert_eq!(
-                response.header("content-type"),
-                Some("application/problem+json")
-            );
-        }
-        Ok(())
-    })
+    let headers = headers
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    targets::judge(method, path, headers.collect(), body).map_err(TestCaseError::fail)
 }
 
 /// What stands in headers, by chance or by malice.

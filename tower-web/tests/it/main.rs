@@ -1,8 +1,10 @@
 //! Public behaviour of tower-web.
 #[cfg(feature = "default")]
 mod anything;
-#[cfg(feature = "sse")]
+#[cfg(feature = "default")]
+mod corpus;
 mod derived;
+#[cfg(feature = "sse")]
 mod events;
 #[cfg(feature = "files")]
 mod files;
@@ -13,6 +15,8 @@ mod mistakes;
 #[cfg(feature = "multipart")]
 mod multipart;
 mod routes;
+#[cfg(feature = "default")]
+mod targets;
 #[cfg(feature = "websocket")]
 mod websocket;
 #[cfg(all(
