@@ -115,6 +115,7 @@ pub mod extract;
 pub mod files;
 #[cfg(feature = "forms")]
 pub mod forms;
+pub mod guide;
 pub mod handler;
 #[cfg(feature = "headers")]
 pub mod headers;
