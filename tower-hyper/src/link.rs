@@ -1,5 +1,6 @@
 //! What the parts of one connection know of each other: its facts, and how far it has come.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -37,6 +38,18 @@ pub enum Address {
     /// Nothing is known of it.
     #[default]
     Unknown,
+}
+
+/// As `127.0.0.1:8080`, `unix:/run/app.sock`, `unix` or `unknown`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
 }
 
 impl ConnectInfo {
@@ -311,4 +324,19 @@ fn add_one(counter: &AtomicU32) {
         counter.load(Ordering::Relaxed).wrapping_add(1),
         Ordering::Relaxed,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_people_write_it() {
+        let tcp = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 80)));
+        let unix = Address::Unix(Some("/run/app.sock".into()));
+        assert_eq!(tcp.to_string(), "127.0.0.1:80");
+        assert_eq!(unix.to_string(), "unix:/run/app.sock");
+        assert_eq!(Address::Unix(None).to_string(), "unix");
+        assert_eq!(Address::default().to_string(), "unknown");
+    }
 }
