@@ -153,6 +153,8 @@ pub use serving::block_on;
 pub use shutdown::Shutdown;
 #[cfg(feature = "server")]
 pub use tower_hyper::{ConnectInfo, Server, Settings, Workers};
+#[cfg(feature = "tls")]
+pub use tower_hyper::{Tls, TlsInfo};
 #[cfg(feature = "server")]
 pub use tower_web_macros::main;
 pub use tower_web_macros::{
