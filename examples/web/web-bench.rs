@@ -14,7 +14,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::IntervalStream;
 use tower_web::prelude::*;
 use tower_web::sse::Event;
-use tower_web::{Server, Settings, Workers};
+use tower_web::{Server, Workers};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Message {
@@ -93,9 +93,9 @@ async fn panics() -> &'static str {
     panic!("as asked for")
 }
 
-fn app() -> App {
-    App::new()
-        .route(index)
+fn app(bare: bool) -> App {
+    let app = if bare { App::bare() } else { App::new() };
+    app.route(index)
         .route(json)
         .route(user)
         .route(echo)
@@ -141,25 +141,13 @@ impl Options {
     }
 }
 
-fn settings(bare: bool) -> Settings {
-    if !bare {
-        return Settings::new();
-    }
-    Settings::new()
-        .with_idle_timeout(None)
-        .with_body_timeout(None)
-        .with_write_timeout(None)
-        .without_vetting()
-}
-
 #[tower_web::main]
 async fn main() -> tower_web::Result {
     let options = Options::parse(std::env::args().skip(1))?;
-    let server = Server::bind(&options.listen)
-        .await?
-        .with_settings(settings(options.bare));
-    app()
-        .serve_on_workers(server, Workers::new(options.workers))
+    let app = app(options.bare);
+    let server = Server::bind(&options.listen).await?;
+    let server = app.current_defaults().set_up(server);
+    app.serve_on_workers(server, Workers::new(options.workers))
         .await
 }
 
@@ -169,7 +157,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_route_answers() {
-        let client = app().test();
+        let client = app(false).test();
         client.get("/").await.assert_text("Hello, World!");
         client
             .get("/json")

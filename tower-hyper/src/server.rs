@@ -245,6 +245,11 @@ impl<L> Server<L> {
         self
     }
 
+    /// How long connections [may take](Self::with_drain_timeout) to finish.
+    pub fn drain_timeout(&self) -> Duration {
+        self.options.drain_timeout
+    }
+
     /// Makes a handle to stop the server with.
     pub fn handle(&self) -> Handle {
         Handle {
@@ -536,6 +541,11 @@ impl Handle {
     /// [drain timeout](Server::with_drain_timeout) says.
     pub fn shutdown(&self) {
         self.gate.tell(Order::Drain);
+    }
+
+    /// Waits until the server was told to stop, by whomever.
+    pub async fn stopping(&self) {
+        self.gate.told(Order::Drain).await;
     }
 
     /// How many connections are open.

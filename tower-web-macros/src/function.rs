@@ -287,6 +287,16 @@ pub(crate) fn expand_main(mut function: ItemFn) -> syn::Result<TokenStream> {
         ..
     } = &function;
     let output = &sig.output;
+    // A program's `main` says in words what went wrong; another function's caller wants to know it.
+    if sig.ident == "main" {
+        return Ok(quote! {
+            #(#attrs)*
+            #vis fn main() -> ::std::process::ExitCode {
+                async fn __main() #output #block
+                ::tower_web::exit(::tower_web::block_on(__main()))
+            }
+        });
+    }
     Ok(quote! {
         #(#attrs)*
         #vis #sig {

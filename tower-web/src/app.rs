@@ -7,7 +7,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Method;
 use http::request::Parts;
@@ -16,12 +16,17 @@ use tower_service::Service;
 
 use crate::BoxError;
 use crate::body::Body;
+use crate::defaults::Defaults;
+use crate::defaults::current;
+use crate::defaults::shell::{Shared, Shell};
 use crate::extract::{Request, RequestHead, Requirements, Route};
 use crate::handler::{Answers, Call, Endpoint, Handler, IntoHandler, Resource, Routes};
+use crate::health::{Check, Health};
 use crate::layered::{
     BoxFuture, CatchPanic, Erased, ErasedLayer, Next, Stage, erase, panicked, wrap,
 };
 use crate::pattern::Pattern;
+use crate::problem::{OnProblem, Problem, ProblemFacts};
 use crate::respond::{IntoResponse, Response};
 use crate::routing::{
     Around, Draft, Inside, Mounted, Router, Settings, TrailingSlash, Where, check_requirements,
@@ -67,7 +72,11 @@ pub struct App {
     rewrites: Vec<Rewrite>,
     provided: Vec<TypeId>,
     faults: Vec<String>,
+    defaults: Defaults,
+    /// Where the application itself, and not a default, says so.
     body_limit: Option<u64>,
+    on_problem: Option<OnProblem>,
+    ready_checks: Vec<(String, Check)>,
     trailing_slash: TrailingSlash,
     on_start: Vec<Hook>,
     on_shutdown: Vec<Hook>,
@@ -85,11 +94,90 @@ impl App {
             rewrites: Vec::new(),
             provided: Vec::new(),
             faults: Vec::new(),
+            defaults: Defaults::new(),
             body_limit: None,
+            on_problem: None,
+            ready_checks: Vec::new(),
             trailing_slash: TrailingSlash::default(),
             on_start: Vec::new(),
             on_shutdown: Vec::new(),
         }
+    }
+
+    /// An application with [none](Defaults::none) of the [defaults](crate::defaults): for measuring what they cost, or for
+    /// what stands behind a server that has them.
+    pub fn bare() -> Self {
+        Self::new().defaults(|_| Defaults::none())
+    }
+
+    /// Changes what is on without being asked for: see [`defaults`](crate::defaults) for what that is.
+    pub fn defaults(mut self, change: impl FnOnce(Defaults) -> Defaults) -> Self {
+        self.defaults = change(self.defaults);
+        self
+    }
+
+    /// The [defaults](crate::defaults) as they have been changed so far.
+    pub fn current_defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// Writes all problems: those of handlers and extractors, 404 and 405, timeouts and limits, panics, and the errors of
+    /// layers.
+    ///
+    /// The hook is given the problem, with the request's id in it, and some facts about the request. It
+    /// stands outside of all layers. A response of a layer that isn't a problem any more doesn't come here. Its headers
+    /// replace those of the response of the same name; others stay.
+    ///
+    /// ```
+    /// use tower_web::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let app = App::new().on_problem(|problem, request| match request.accepts("text/html") {
+    ///     true => (problem.status(), Html(format!("<h1>{}</h1>", problem.title()))).into_response(),
+    ///     false => problem.clone().into_response(),
+    /// });
+    /// let client = app.test();
+    /// client.get("/nowhere").await.assert_problem(404);
+    /// let page = client.get("/nowhere").header("accept", "text/html,*/*;q=0.8").await;
+    /// page.assert_status(404).assert_text("<h1>Not Found</h1>");
+    /// # }
+    /// ```
+    pub fn on_problem<F, R>(mut self, hook: F) -> Self
+    where
+        F: Fn(&Problem, &ProblemFacts<'_>) -> R + Send + Sync + 'static,
+        R: IntoResponse,
+    {
+        self.on_problem = Some(Box::new(move |problem, facts| {
+            hook(problem, facts).into_response()
+        }));
+        self
+    }
+
+    /// Makes `/readyz` ask this, too: while it fails, an orchestrator sends no requests here.
+    ///
+    /// All checks run at once, for at most 5 seconds, and at most once a second, however often it is asked. Which have failed is
+    /// told by name, and why is logged.
+    ///
+    /// ```
+    /// use tower_web::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let client = App::new().ready_check("db", || async { Err("no route to host".into()) }).test();
+    /// client.get("/livez").await.assert_status(200);
+    /// let problem = client.get("/readyz").await.assert_problem(503);
+    /// assert_eq!(problem["failed"][0], "db");
+    /// # }
+    /// ```
+    pub fn ready_check<F, Fut>(mut self, name: impl Into<String>, check: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let check: Check = Box::new(move || Box::pin(check()));
+        self.ready_checks.push((name.into(), check));
+        self
     }
 
     /// Adds a free function with `#[get("/…")]` or its like.
@@ -175,8 +263,8 @@ impl App {
     /// Adds all routes of another application below `prefix`, with its layers around them and its fallback for the paths
     /// below the prefix that none of them has. `/` in it is the prefix itself.
     ///
-    /// What the other has set (rewriting, the policy of slashes) doesn't come along; this
-    /// application's holds. Its start and shutdown hooks do, and its body limit for its own routes.
+    /// What the other has set (rewriting, the policy of slashes, defaults, the hook for problems) doesn't come along; this
+    /// application's holds. Its hooks of start and shutdown do, its checks of readiness, and its body limit for its own routes.
     #[track_caller]
     pub fn nest(mut self, prefix: &str, inner: Self) -> Self {
         let place = Where::Call("the application nested", std::panic::Location::caller());
@@ -204,6 +292,7 @@ impl App {
             });
         }
         self.provided.extend(inner.provided);
+        self.ready_checks.extend(inner.ready_checks);
         self.faults.extend(inner.faults);
         self.on_start.extend(inner.on_start);
         self.on_shutdown.extend(inner.on_shutdown);
@@ -263,6 +352,7 @@ impl App {
     /// route replaces it there. What is larger is a 413.
     pub fn body_limit(mut self, bytes: u64) -> Self {
         self.body_limit = Some(bytes);
+        self.defaults.body_limit = Some(bytes);
         self
     }
 
@@ -303,14 +393,25 @@ impl App {
         check_requirements(&self.drafts, &self.provided, &mut faults);
         let shutdown = ShutdownSource::new();
         let settings = Settings {
-            body_limit: self.body_limit.unwrap_or(DEFAULT_BODY_LIMIT),
+            body_limit: self.defaults.body_limit.unwrap_or(u64::MAX),
             trailing_slash: self.trailing_slash,
             shutdown: shutdown.clone(),
         };
+        let is_taken = |path: &str| self.drafts.iter().any(|draft| draft.path == path);
+        let health = self
+            .defaults
+            .health
+            .then(|| Arc::new(Health::new(self.ready_checks, shutdown.clone(), is_taken)));
         let router = Router::new(self.drafts, &settings, &mut faults);
         if !faults.is_empty() {
             return Err(BuildError { faults });
         }
+        #[cfg(feature = "server")]
+        let drain_delay = self.defaults.drain_delay;
+        let shared = (self.defaults.has_shell() || self.on_problem.is_some()).then(|| {
+            let patterns = router.patterns().to_vec();
+            Arc::new(Shared::new(self.defaults, self.on_problem, patterns))
+        });
         let core = Arc::new(Core {
             router,
             rewrites: self.rewrites,
@@ -321,6 +422,10 @@ impl App {
             built: Arc::new(Built {
                 core,
                 layers,
+                shared,
+                health,
+                #[cfg(feature = "server")]
+                drain_delay,
                 shutdown,
                 hooks: std::sync::Mutex::new(Hooks {
                     on_start: self.on_start,
@@ -400,6 +505,11 @@ pub struct AppService {
 struct Built {
     core: Arc<Core>,
     layers: Option<Next>,
+    /// `None` where nothing is to be done for each request.
+    shared: Option<Arc<Shared>>,
+    health: Option<Arc<Health>>,
+    #[cfg(feature = "server")]
+    drain_delay: std::time::Duration,
     shutdown: ShutdownSource,
     hooks: std::sync::Mutex<Hooks>,
 }
@@ -451,9 +561,33 @@ impl AppService {
         Ok(())
     }
 
-    /// Tells handlers that the application [shuts down](crate::Shutdown).
+    /// Tells handlers that the application [shuts down](crate::Shutdown), and whoever asks `/readyz`.
     pub fn begin_shutdown(&self) {
-        self.built.shutdown.begin();
+        self.built.shutdown.begin(None);
+    }
+
+    /// The same, with the time at which what is still open is cut.
+    #[cfg(feature = "server")]
+    pub(crate) fn begin_shutdown_by(&self, deadline: tokio::time::Instant) {
+        self.built.shutdown.begin(Some(deadline));
+    }
+
+    /// When what is still open is cut. `None` before the shutdown.
+    #[cfg(feature = "server")]
+    pub(crate) fn shutdown_deadline(&self) -> Option<tokio::time::Instant> {
+        self.built.shutdown.subscribe().deadline()
+    }
+
+    /// How long requests are still taken after that.
+    #[cfg(feature = "server")]
+    pub(crate) fn drain_delay(&self) -> std::time::Duration {
+        self.built.drain_delay
+    }
+
+    /// Turns new requests away, where anybody asks.
+    #[cfg(feature = "server")]
+    pub(crate) fn drain(&self) {
+        self.built.shutdown.drain();
     }
 
     /// Waits until nobody holds a [`Shutdown`](crate::Shutdown) any more: WebSockets among others.
@@ -519,18 +653,49 @@ where
         crate::websocket::route_tunnel(&mut request);
         let (parts, body) = request.into_parts();
         let body = Body::new(body);
-        let head = parts.method == Method::HEAD;
-        let running = match &self.built.layers {
-            None => {
-                let route = Route::default();
-                let head = RequestHead { parts, route };
-                self.built.core.answer(&mut Some(Call { head, body }))
-            }
-            Some(layers) => layers.run(Request::from_parts(parts, body)),
+        let is_head = parts.method == Method::HEAD;
+        let mut shell = match &self.built.shared {
+            // An application that is mounted in another is within its shell already.
+            Some(shared) if !current::is_inside() => Some(Shell::new(shared, &parts)),
+            _ => None,
+        };
+        let running = match &mut shell {
+            Some(shell) => self.built.receive(shell, parts, body),
+            None => self.built.begin(parts, body),
         };
         AppFuture {
             running: CatchPanic::new(running),
-            head,
+            shell,
+            is_head,
+        }
+    }
+}
+
+impl Built {
+    /// Begins to answer a request, unless it is answered or refused before.
+    #[inline]
+    fn receive(&self, shell: &mut Shell, parts: Parts, body: Body) -> BoxFuture<Response> {
+        if let Some(health) = &self.health {
+            // An orchestrator that isn't answered would end what is only busy.
+            if health.answers(parts.uri.path()) {
+                return health.answer(&parts.method, parts.uri.path());
+            }
+        }
+        match shell.refusal() {
+            None => shell.enter(|| self.begin(parts, body)),
+            Some(problem) => Box::pin(std::future::ready(problem.into_response())),
+        }
+    }
+
+    #[inline]
+    fn begin(&self, parts: Parts, body: Body) -> BoxFuture<Response> {
+        match &self.layers {
+            None => {
+                let route = Route::default();
+                let head = RequestHead { parts, route };
+                self.core.answer(&mut Some(Call { head, body }))
+            }
+            Some(layers) => layers.run(Request::from_parts(parts, body)),
         }
     }
 }
@@ -539,22 +704,40 @@ where
 #[must_use = "futures do nothing unless polled"]
 pub struct AppFuture {
     running: CatchPanic,
+    /// `None` where nothing is to be done for the request, and once it is answered.
+    shell: Option<Shell>,
     /// Whether the response goes without its body.
-    head: bool,
+    is_head: bool,
 }
 
 impl Future for AppFuture {
     type Output = Result<Response, std::convert::Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let head = self.head;
-        Pin::new(&mut self.running).poll(cx).map(|response| {
-            Ok(if head {
-                without_body(response)
-            } else {
+        let this = &mut *self;
+        let running = Pin::new(&mut this.running);
+        let response = match &mut this.shell {
+            None => ready!(running.poll(cx)),
+            Some(shell) => {
+                let response = match shell.enter(|| running.poll(cx)) {
+                    Poll::Ready(response) => response,
+                    Poll::Pending => {
+                        let late = ready!(shell.poll_late(cx));
+                        shell.enter(|| this.running.cancel());
+                        late.into_response()
+                    }
+                };
+                let response = shell.finish(response);
+                // It counts no longer.
+                this.shell = None;
                 response
-            })
-        })
+            }
+        };
+        Poll::Ready(Ok(if this.is_head {
+            without_body(response)
+        } else {
+            response
+        }))
     }
 }
 

@@ -202,6 +202,17 @@ impl CatchPanic {
     }
 }
 
+impl CatchPanic {
+    /// Drops the handler, which may panic once more.
+    #[cold]
+    pub(crate) fn cancel(&mut self) {
+        let running = &mut self.running;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| *running = None)) {
+            let _ = panicked(&*panic);
+        }
+    }
+}
+
 impl Future for CatchPanic {
     type Output = Response;
 

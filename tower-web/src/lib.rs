@@ -110,6 +110,7 @@ pub mod body;
 mod captures;
 #[cfg(feature = "cookies")]
 pub mod cookies;
+pub mod defaults;
 pub mod extract;
 #[cfg(feature = "files")]
 pub mod files;
@@ -119,6 +120,7 @@ pub mod guide;
 pub mod handler;
 #[cfg(feature = "headers")]
 pub mod headers;
+mod health;
 pub mod json;
 mod layered;
 #[cfg(feature = "multipart")]
@@ -149,7 +151,7 @@ pub use problem::{Problem, Rejection};
 pub use respond::{IntoResponse, Response};
 pub use routing::TrailingSlash;
 #[cfg(feature = "server")]
-pub use serving::block_on;
+pub use serving::{ListenError, Outcome, block_on, exit};
 pub use shutdown::Shutdown;
 #[cfg(feature = "server")]
 pub use tower_hyper::{ConnectInfo, Server, Settings, Workers};

@@ -15,6 +15,17 @@ use crate::BoxError;
 use crate::body::{Body, BodyError};
 use crate::respond::IntoResponse;
 
+mod hook;
+
+pub(crate) use hook::OnProblem;
+pub use hook::ProblemFacts;
+
+/// The member that says what the request is called.
+pub(crate) const REQUEST_ID: &str = "request_id";
+
+/// What problems are written as.
+pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
+
 /// What went wrong with a request, as `application/problem+json` (RFC 9457).
 ///
 /// The members `type`, `status`, `title` and `detail` are the standard's. `errors` lists the fields of the
@@ -231,6 +242,13 @@ impl Problem {
         self
     }
 
+    /// With what the request is called, unless it has a member of this name already.
+    pub(crate) fn with_request_id(mut self, id: String) -> Self {
+        let members = &mut self.inner.members;
+        members.entry(REQUEST_ID).or_insert(Value::String(id));
+        self
+    }
+
     /// With a header of the response, beside those that it has: `Retry-After`, `WWW-Authenticate`.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -424,10 +442,9 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(json));
         *response.status_mut() = self.inner.status;
         *response.headers_mut() = self.inner.headers.clone();
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response.extensions_mut().insert(self);
         response
     }

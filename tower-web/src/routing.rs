@@ -33,6 +33,8 @@ pub enum TrailingSlash {
 
 /// What is known of a route before any request comes.
 pub(crate) struct RouteInfo {
+    /// Counted from zero, in the order of addition.
+    number: u32,
     pattern: String,
     capture_names: Vec<String>,
     body_limit: u64,
@@ -138,6 +140,8 @@ pub(crate) struct Router {
     routes: Tree<Methods>,
     fallbacks: Tree<Target>,
     trailing_slash: TrailingSlash,
+    /// By their numbers.
+    patterns: Vec<String>,
 }
 
 /// What a router needs to know besides its routes.
@@ -154,6 +158,7 @@ impl Router {
             routes: Tree::new(),
             fallbacks: Tree::new(),
             trailing_slash: settings.trailing_slash,
+            patterns: Vec::new(),
         };
         for draft in drafts {
             router.add(draft, settings, faults);
@@ -162,6 +167,11 @@ impl Router {
             methods.seal();
         }
         router
+    }
+
+    /// The paths of all routes, by their numbers.
+    pub(crate) fn patterns(&self) -> &[String] {
+        &self.patterns
     }
 
     fn add(&mut self, draft: Draft, settings: &Settings, faults: &mut Vec<String>) {
@@ -175,9 +185,12 @@ impl Router {
                 return;
             }
         };
+        let number = u32::try_from(self.patterns.len()).unwrap_or(u32::MAX);
+        self.patterns.push(draft.path.clone());
         let target = Target {
             endpoint: draft.endpoint,
             info: Arc::new(RouteInfo {
+                number,
                 pattern: draft.path,
                 capture_names: pattern.names().to_vec(),
                 body_limit: draft.body_limit.unwrap_or(settings.body_limit),
@@ -348,6 +361,7 @@ impl Target {
                     call.head.parts.extensions.insert(info.clone());
                 }
             }
+            crate::defaults::current::note_route(self.info.number, &self.info.pattern);
             call.head.route.info = Some(Arc::clone(&self.info));
             call.body.limit(self.info.body_limit);
         }

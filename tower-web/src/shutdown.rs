@@ -3,25 +3,53 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Tells whether the application is shutting down, for handlers whose responses would go on for ever.
 ///
 /// A stream of events or a WebSocket ends itself when [`wait`](Self::wait) does; what is still open at the drain's
-/// deadline is cut. A task that holds one is waited for, up to ten seconds, after the last connection has ended. It is an extractor, and [`RequestHead::shutdown`](crate::extract::RequestHead::shutdown) gives it.
+/// deadline is cut. A task that holds one is waited for until then. It is an extractor, and
+/// [`RequestHead::shutdown`](crate::extract::RequestHead::shutdown) gives it.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    began: watch::Receiver<bool>,
+    stage: watch::Receiver<Stage>,
+}
+
+/// How far the application is on its way to the end. It only ever goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Nobody shall send new requests any more, but they are answered.
+    Draining,
+    /// Whoever has something open shall end it, by this time if there is one.
+    Ending {
+        by: Option<Instant>,
+    },
+}
+
+impl Stage {
+    const fn is_end(self) -> bool {
+        matches!(self, Self::Ending { .. })
+    }
 }
 
 impl Shutdown {
     /// Whether it has begun.
     pub fn has_begun(&self) -> bool {
-        *self.began.borrow()
+        self.stage.borrow().is_end()
+    }
+
+    /// When what is still open is cut. `None` before the shutdown, and where nothing is cut, as in a test.
+    pub fn deadline(&self) -> Option<Instant> {
+        match *self.stage.borrow() {
+            Stage::Ending { by } => by,
+            Stage::Running | Stage::Draining => None,
+        }
     }
 
     /// Waits until it begins. Never ends for an application that doesn't.
     pub async fn wait(&mut self) {
-        if self.began.wait_for(|began| *began).await.is_err() {
+        if self.stage.wait_for(|stage| stage.is_end()).await.is_err() {
             // The application is gone, without having said so: a test that drops its client. Nobody would
             // read on, but ending everything is not what dropping a handle says.
             std::future::pending::<()>().await;
@@ -32,18 +60,45 @@ impl Shutdown {
 /// Who begins the shutdown.
 #[derive(Debug, Clone)]
 pub(crate) struct ShutdownSource {
-    begin: Arc<watch::Sender<bool>>,
+    stage: Arc<watch::Sender<Stage>>,
 }
 
 impl ShutdownSource {
     pub(crate) fn new() -> Self {
         Self {
-            begin: Arc::new(watch::Sender::new(false)),
+            stage: Arc::new(watch::Sender::new(Stage::Running)),
         }
     }
 
-    pub(crate) fn begin(&self) {
-        self.begin.send_replace(true);
+    /// Turns new requests away, where anybody asks: `/readyz`.
+    #[cfg_attr(
+        not(feature = "server"),
+        allow(dead_code, reason = "only a server drains")
+    )]
+    pub(crate) fn drain(&self) {
+        self.stage.send_if_modified(|stage| {
+            let is_first = *stage == Stage::Running;
+            if is_first {
+                *stage = Stage::Draining;
+            }
+            is_first
+        });
+    }
+
+    /// Ends what is open, by this time if there is one. It holds from the first call on.
+    pub(crate) fn begin(&self, by: Option<Instant>) {
+        self.stage.send_if_modified(|stage| {
+            let is_first = !stage.is_end();
+            if is_first {
+                *stage = Stage::Ending { by };
+            }
+            is_first
+        });
+    }
+
+    /// Whether new requests are turned away.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.stage.borrow() != Stage::Running
     }
 
     /// Waits until nobody holds a [`Shutdown`] any more.
@@ -52,12 +107,12 @@ impl ShutdownSource {
         allow(dead_code, reason = "only a server ends")
     )]
     pub(crate) async fn released(&self) {
-        self.begin.closed().await;
+        self.stage.closed().await;
     }
 
     pub(crate) fn subscribe(&self) -> Shutdown {
         Shutdown {
-            began: self.begin.subscribe(),
+            stage: self.stage.subscribe(),
         }
     }
 }

@@ -16,7 +16,7 @@ use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tower_hyper::Workers;
 
-use crate::peers::{PEERS, Peer, axum_app, bare, ours_app, runtime};
+use crate::peers::{PEERS, Peer, axum_app, bare, bare_app, ours_app, runtime};
 use crate::process::{Server, free_address};
 
 #[path = "../web/loads.rs"]
@@ -60,11 +60,13 @@ async fn serve(peer: &str, address: &str, threads: usize) {
         // As `web-bench` does it.
         "workers" | "bare-workers" => {
             let mut server = tower_hyper::Server::bind(address).await.unwrap();
+            let mut app = ours_app();
             if peer == "bare-workers" {
                 server = server.with_settings(bare());
+                app = bare_app();
             }
             let workers = Workers::new(threads);
-            return ours_app().serve_on_workers(server, workers).await.unwrap();
+            return app.serve_on_workers(server, workers).await.unwrap();
         }
         _ => {}
     }

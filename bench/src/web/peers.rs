@@ -53,7 +53,15 @@ mod ours {
     }
 
     pub fn app() -> App {
-        App::new().route(index).route(json).route(user).route(echo)
+        routes(App::new())
+    }
+
+    pub fn bare_app() -> App {
+        routes(App::bare())
+    }
+
+    fn routes(app: App) -> App {
+        app.route(index).route(json).route(user).route(echo)
     }
 
     /// All off, but detection, the deadline of the first head, and drain.
@@ -66,7 +74,7 @@ mod ours {
     }
 }
 
-pub use ours::{app as ours_app, bare};
+pub use ours::{app as ours_app, bare, bare_app};
 
 pub fn axum_app() -> axum::Router {
     use axum::Json;
@@ -123,7 +131,7 @@ impl Peer {
                 pipeline_flush: name == "hyper-flush",
             },
             "axum" => Self::Axum(axum_app()),
-            "bare" => Self::Ours(ours_app().build().unwrap(), bare()),
+            "bare" => Self::Ours(bare_app().build().unwrap(), bare()),
             "ours" => Self::Ours(ours_app().build().unwrap(), Settings::new()),
             other => panic!("{other} is none of {PEERS:?}"),
         }

@@ -10,7 +10,7 @@ use futures_channel::mpsc;
 use futures_core::Stream;
 use futures_sink::Sink;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as FrameError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -46,7 +46,9 @@ pub(super) struct Driver {
     liveness: Option<Liveness>,
     max_message: usize,
     /// The application's end. It is kept to the last, so that a drain waits for this task.
-    shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    shutdown: Option<Pin<Box<dyn Future<Output = Option<Instant>> + Send>>>,
+    /// When the application cuts what is still open. `None` until it ends.
+    cut_at: Option<Instant>,
     unflushed: bool,
 }
 
@@ -69,10 +71,14 @@ impl Driver {
                 .map(|interval| Liveness::new(interval, settings.pong_timeout)),
             max_message: settings.max_message,
             shutdown: shutdown.map(|mut shutdown| {
-                let wait: Pin<Box<dyn Future<Output = ()> + Send>> =
-                    Box::pin(async move { shutdown.wait().await });
+                let wait: Pin<Box<dyn Future<Output = Option<Instant>> + Send>> =
+                    Box::pin(async move {
+                        shutdown.wait().await;
+                        shutdown.deadline()
+                    });
                 wait
             }),
+            cut_at: None,
             unflushed: false,
         }
     }
@@ -87,7 +93,12 @@ impl Driver {
         self.inbox = None;
         self.orders.close();
         // A peer that doesn't answer, or doesn't read, is left.
-        let _ = timeout(FAREWELL, self.close(farewell)).await;
+        let now = Instant::now();
+        let by = match self.cut_at {
+            Some(cut_at) => cut_at.min(now + FAREWELL),
+            None => now + FAREWELL,
+        };
+        let _ = timeout_at(by, self.close(farewell)).await;
     }
 
     /// Moves messages both ways until there is a reason to close.
@@ -97,8 +108,9 @@ impl Driver {
         }
         // What was sent before the shutdown goes out before it.
         if let Some(shutdown) = &mut self.shutdown {
-            if shutdown.as_mut().poll(cx).is_ready() {
+            if let Poll::Ready(cut_at) = shutdown.as_mut().poll(cx) {
                 self.shutdown = None;
+                self.cut_at = cut_at;
                 return Poll::Ready(Closed::ByShutdown);
             }
         }

@@ -3,7 +3,10 @@
 mod anything;
 #[cfg(feature = "default")]
 mod corpus;
+mod defaults;
 mod derived;
+#[cfg(all(feature = "server", feature = "sse", feature = "websocket"))]
+mod endings;
 #[cfg(feature = "sse")]
 mod events;
 #[cfg(feature = "files")]

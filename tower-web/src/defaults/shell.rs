@@ -1,0 +1,304 @@
+//! What is done around each request: one struct in the application's future, and nothing boxed.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use tokio::runtime::Handle;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_deadline::Deadline;
+use tracing::Span;
+
+use super::Defaults;
+use super::current::{self, Facts};
+use super::protection;
+use super::request_id::{RequestId, X_REQUEST_ID};
+use super::trace_context::TraceContext;
+use crate::problem::{OnProblem, Problem, ProblemFacts};
+use crate::respond::{IntoResponse, Response};
+
+/// After how many seconds a client that was refused for the load may come again.
+const RETRY_SECONDS: u16 = 1;
+
+/// What all requests of an application share.
+pub(crate) struct Shared {
+    pub(crate) defaults: Defaults,
+    pub(crate) on_problem: Option<OnProblem>,
+    /// The paths of the routes, by their numbers.
+    patterns: Vec<String>,
+    /// How many requests are being answered.
+    in_flight: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        defaults: Defaults,
+        on_problem: Option<OnProblem>,
+        patterns: Vec<String>,
+    ) -> Self {
+        Self {
+            defaults,
+            on_problem,
+            patterns,
+            in_flight: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts a request in. Says whether there are too many.
+    #[inline]
+    fn enter(&self) -> bool {
+        // Relaxed: it counts, and orders nothing.
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.defaults.max_in_flight.is_some_and(|max| before >= max)
+    }
+}
+
+/// What one request has.
+pub(crate) struct Shell {
+    shared: Arc<Shared>,
+    facts: Facts,
+    span: Span,
+    /// When it came. `None` where nobody asks.
+    came: Option<Instant>,
+    /// Made when the handler has to wait for the first time. Most never do.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether there were too many others when it came.
+    is_too_much: bool,
+    /// What a hook for problems may want to know.
+    asked: Option<Box<AskedFor>>,
+}
+
+struct AskedFor {
+    method: Method,
+    path: String,
+    accept: Option<HeaderValue>,
+}
+
+impl Shell {
+    /// Receives a request.
+    #[inline]
+    pub(crate) fn new(shared: &Arc<Shared>, request: &Parts) -> Self {
+        let defaults = &shared.defaults;
+        let trace = defaults
+            .trace_context
+            .then(|| TraceContext::of(&request.headers));
+        let id = defaults
+            .request_id
+            .then(|| RequestId::of(&request.headers, trace.map(|trace| trace.trace_id())));
+        let mut facts = Facts::new(id, trace);
+        let mut span = Span::none();
+        if defaults.span {
+            span = span_of(&facts, request);
+            if !span.is_disabled() {
+                facts.span = span.clone();
+            }
+        }
+        Self {
+            came: defaults.handler_timeout.is_some().then(Instant::now),
+            timer: None,
+            is_too_much: shared.enter(),
+            asked: shared.on_problem.is_some().then(|| AskedFor::of(request)),
+            shared: Arc::clone(shared),
+            facts,
+            span,
+        }
+    }
+
+    /// What the request is refused with before anybody sees it, if it is.
+    #[inline]
+    pub(crate) fn refusal(&self) -> Option<Problem> {
+        self.is_too_much.then(|| self.overloaded())
+    }
+
+    #[cold]
+    fn overloaded(&self) -> Problem {
+        let _entered = self.span.enter();
+        tracing::warn!("too many requests at once: one is refused");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE)
+            .with_detail("there are too many requests at the moment")
+            .with_header(RETRY_AFTER, RETRY_SECONDS.into())
+    }
+
+    /// Does what belongs to the request: it is the current one meanwhile.
+    #[inline]
+    pub(crate) fn enter<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        let deadline = self.deadline();
+        let _entered = self.span.enter();
+        current::enter(&mut self.facts, || match deadline {
+            Some(deadline) => Deadline::at(deadline).enter(work),
+            None => work(),
+        })
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<Instant> {
+        let timeout = self.shared.defaults.handler_timeout?;
+        self.came?.checked_add(timeout)
+    }
+
+    /// Waits for the handler's deadline, after the handler has been found to wait.
+    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Problem> {
+        let Some(deadline) = self.deadline() else {
+            return Poll::Pending;
+        };
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            None if Handle::try_current().is_ok() => {
+                self.timer.insert(Box::pin(sleep_until(deadline)))
+            }
+            // There are no timers outside of a runtime.
+            None if Instant::now() < deadline => return Poll::Pending,
+            None => return Poll::Ready(self.late()),
+        };
+        // A handler that has used up the task's budget would otherwise keep the timer from being looked at.
+        match pin!(unconstrained(timer.as_mut())).poll(cx) {
+            Poll::Ready(()) => Poll::Ready(self.late()),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    #[cold]
+    fn late(&self) -> Problem {
+        let _entered = self.span.enter();
+        tracing::warn!(
+            route = self.route(),
+            timeout = ?self.shared.defaults.handler_timeout,
+            "a handler took too long"
+        );
+        Problem::new(StatusCode::GATEWAY_TIMEOUT).with_detail("the answer took too long")
+    }
+
+    /// The path of the request's route, once it is known.
+    fn route(&self) -> Option<&str> {
+        let number = usize::try_from(self.facts.route).ok()?;
+        self.shared.patterns.get(number).map(|pattern| &**pattern)
+    }
+
+    /// Finishes the response.
+    #[inline]
+    pub(crate) fn finish(&mut self, mut response: Response) -> Response {
+        if response.status().as_u16() >= 400 {
+            response = self.tell(response);
+        }
+        let defaults = &self.shared.defaults;
+        if let Some(id) = &self.facts.id {
+            response
+                .headers_mut()
+                .insert(X_REQUEST_ID, id.to_header_value());
+        }
+        if defaults.security_headers && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            protection::protect(response.headers_mut());
+        }
+        if !self.span.is_disabled() {
+            self.record(&response);
+        }
+        response
+    }
+
+    #[cold]
+    fn record(&self, response: &Response) {
+        let status = response.status().as_u16();
+        self.span.record("status", status);
+        let _entered = self.span.enter();
+        tracing::debug!(
+            status,
+            elapsed = ?self.came.map(|came| came.elapsed()),
+            "answered"
+        );
+    }
+
+    /// Makes a problem of a response that says that something went wrong, unless a layer has made it something else.
+    #[cold]
+    fn tell(&mut self, response: Response) -> Response {
+        let Some(problem) = problem_in(&response) else {
+            return response;
+        };
+        let problem = match &self.facts.id {
+            Some(id) => problem.with_request_id(id.to_string()),
+            None => problem,
+        };
+        let told = match (&self.shared.on_problem, &self.asked) {
+            (Some(hook), Some(asked)) => self.ask_hook(hook, asked, &problem),
+            _ => problem.into_response(),
+        };
+        // What layers have put on it stays on it.
+        let (mut parts, _) = response.into_parts();
+        let (told, body) = told.into_parts();
+        parts.status = told.status;
+        parts.headers.remove(CONTENT_LENGTH);
+        crate::respond::IntoHeaders::put(told.headers, &mut parts.headers);
+        parts.extensions.extend(told.extensions);
+        Response::from_parts(parts, body)
+    }
+
+    fn ask_hook(&self, hook: &OnProblem, asked: &AskedFor, problem: &Problem) -> Response {
+        let facts = ProblemFacts {
+            method: &asked.method,
+            path: &asked.path,
+            accept: asked.accept.as_ref(),
+            route: self.route(),
+            request_id: self.facts.id.as_ref(),
+            trace: self.facts.trace,
+        };
+        let called = std::panic::AssertUnwindSafe(|| hook(problem, &facts));
+        std::panic::catch_unwind(called).unwrap_or_else(|_| {
+            tracing::error!("the hook for problems panicked");
+            problem.clone().into_response()
+        })
+    }
+}
+
+impl AskedFor {
+    fn of(request: &Parts) -> Box<Self> {
+        Box::new(Self {
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            accept: request.headers.get(ACCEPT).cloned(),
+        })
+    }
+}
+
+/// The problem that a response is: what was answered as one and is one still, or a bare status.
+fn problem_in(response: &Response) -> Option<Problem> {
+    let headers = response.headers();
+    match (
+        response.extensions().get::<Problem>(),
+        headers.get(CONTENT_TYPE),
+    ) {
+        (Some(problem), Some(kind)) => {
+            let is_untouched =
+                kind == crate::problem::MEDIA_TYPE && !headers.contains_key(CONTENT_ENCODING);
+            is_untouched.then(|| problem.clone())
+        }
+        (None, None) if http_body::Body::is_end_stream(response.body()) => {
+            Some(Problem::new(response.status()))
+        }
+        _ => None,
+    }
+}
+
+fn span_of(facts: &Facts, request: &Parts) -> Span {
+    use tracing::field::Empty;
+
+    // Of the highest level, so that each line of any level says which request it is about.
+    tracing::error_span!(
+        "request",
+        method = %request.method,
+        route = Empty,
+        request_id = facts.id.as_ref().map(display),
+        trace_id = facts.trace.map(|trace| display(trace.trace_id_in_hex())),
+        status = Empty,
+    )
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
