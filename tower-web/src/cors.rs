@@ -465,7 +465,10 @@ impl<F, O> fmt::Debug for CorsFuture<F, O> {
 
 /// Whether an `Origin` is of the site that a request is for: of its host and port.
 pub(crate) fn is_same_host(origin: &HeaderValue, host: &str) -> bool {
-    let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+    let origin = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.parse::<Uri>().ok());
     let authority = origin.as_ref().and_then(Uri::authority);
     authority.is_some_and(|authority| authority.as_str().eq_ignore_ascii_case(host))
 }
@@ -520,7 +523,10 @@ mod tests {
             "",
         ] {
             let error = Cors::origins([text]).unwrap_err();
-            assert!(error.to_string().contains("https://*.example.com"), "{text}");
+            assert!(
+                error.to_string().contains("https://*.example.com"),
+                "{text}"
+            );
         }
     }
 }

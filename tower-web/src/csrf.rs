@@ -108,7 +108,10 @@ impl Csrf {
 
 /// The host and the port that a request is for. HTTP/2 has them in the target.
 fn host(request: &Request) -> Option<&str> {
-    let target = request.uri().authority().map(|authority| authority.as_str());
+    let target = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
     target.or_else(|| request.headers().get(HOST)?.to_str().ok())
 }
 

@@ -110,6 +110,8 @@ pub mod body;
 mod captures;
 #[cfg(feature = "cookies")]
 pub mod cookies;
+pub mod cors;
+pub mod csrf;
 pub mod defaults;
 pub mod extract;
 #[cfg(feature = "files")]

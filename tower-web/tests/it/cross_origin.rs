@@ -95,7 +95,10 @@ async fn an_answer_varies_by_origin_even_where_none_is_told() {
 #[tokio::test]
 async fn any_origin_needs_no_variation() {
     let client = app().layer(Cors::any_origin()).test();
-    let answer = client.get("/").header("origin", "https://anywhere.example").await;
+    let answer = client
+        .get("/")
+        .header("origin", "https://anywhere.example")
+        .await;
     answer.assert_header("access-control-allow-origin", "*");
     answer.assert_header("vary", "accept-encoding");
 }
@@ -103,14 +106,21 @@ async fn any_origin_needs_no_variation() {
 #[tokio::test]
 async fn options_without_a_preflight_s_headers_is_the_route_s() {
     let client = app().layer(listed()).test();
-    let answer = client.options("/").header("origin", "https://example.com").await;
-    answer.assert_status(204).assert_header("allow", "GET, HEAD, OPTIONS, PUT");
+    let answer = client
+        .options("/")
+        .header("origin", "https://example.com")
+        .await;
+    answer
+        .assert_status(204)
+        .assert_header("allow", "GET, HEAD, OPTIONS, PUT");
 }
 
 #[tokio::test]
 async fn errors_can_be_read_by_the_pages_that_may() {
     let client = app().layer(listed()).test();
-    let answer = client.get("/nothing").header("origin", "https://example.com");
+    let answer = client
+        .get("/nothing")
+        .header("origin", "https://example.com");
     let answer = answer.await;
     answer.assert_problem(404);
     answer.assert_header("access-control-allow-origin", "https://example.com");
@@ -151,7 +161,9 @@ async fn without_fetch_metadata_the_origin_must_be_the_host() {
 
 #[tokio::test]
 async fn a_trusted_origin_may_change_things() {
-    let csrf = Csrf::new().with_trusted_origins(["https://example.com"]).unwrap();
+    let csrf = Csrf::new()
+        .with_trusted_origins(["https://example.com"])
+        .unwrap();
     let client = app().layer(csrf).test();
     let change = |origin| {
         let change = client.put("/").header("sec-fetch-site", "cross-site");

@@ -3,6 +3,7 @@
 mod anything;
 #[cfg(feature = "default")]
 mod corpus;
+mod cross_origin;
 mod defaults;
 mod derived;
 #[cfg(all(feature = "server", feature = "sse", feature = "websocket"))]
