@@ -113,6 +113,7 @@ pub mod cookies;
 pub mod cors;
 pub mod csrf;
 pub mod defaults;
+pub mod detach;
 pub mod extract;
 #[cfg(feature = "files")]
 pub mod files;

@@ -406,6 +406,12 @@ impl crate::layered::Stage for Inside {
     }
 }
 
+/// Tells a route's layer when the application shuts down.
+pub(crate) fn shutdown_of(request: &Request) -> Option<Shutdown> {
+    let passage = request.extensions().get::<Passage>()?;
+    passage.route.info.as_ref().map(|info| info.shutdown())
+}
+
 /// An endpoint with layers around it. Many may share the layers.
 pub(crate) struct Around {
     pub(crate) layers: crate::Next,

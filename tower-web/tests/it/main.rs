@@ -6,6 +6,7 @@ mod corpus;
 mod cross_origin;
 mod defaults;
 mod derived;
+mod detached;
 #[cfg(all(feature = "server", feature = "sse", feature = "websocket"))]
 mod endings;
 #[cfg(feature = "sse")]
