@@ -108,6 +108,8 @@ mod app;
 pub mod auth;
 pub mod body;
 mod captures;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "cookies")]
 pub mod cookies;
 pub mod cors;

@@ -1,6 +1,8 @@
 //! Public behaviour of tower-web.
 #[cfg(feature = "default")]
 mod anything;
+#[cfg(feature = "client")]
+mod clients;
 #[cfg(feature = "default")]
 mod corpus;
 mod cross_origin;
