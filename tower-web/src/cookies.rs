@@ -41,7 +41,7 @@ pub use cookie::{Cookie, SameSite, time::Duration as CookieAge};
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Cookies {
-    jar: CookieJar,
+    pub(crate) jar: CookieJar,
 }
 
 impl Cookies {
@@ -50,7 +50,7 @@ impl Cookies {
         Self::default()
     }
 
-    fn read(headers: &HeaderMap) -> Self {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
         let mut jar = CookieJar::new();
         for value in headers.get_all(COOKIE) {
             let Ok(value) = value.to_str() else { continue };
@@ -76,7 +76,11 @@ impl Cookies {
 
     /// Sets a cookie in the response. What it leaves open gets the safe default.
     pub fn set(&mut self, cookie: impl Into<Cookie<'static>>) {
-        let mut cookie = cookie.into();
+        self.jar.add(Self::completed(cookie.into()));
+    }
+
+    /// A cookie with the safe default for what it leaves open.
+    pub(crate) fn completed(mut cookie: Cookie<'static>) -> Cookie<'static> {
         if cookie.http_only().is_none() {
             cookie.set_http_only(true);
         }
@@ -89,7 +93,7 @@ impl Cookies {
         if cookie.path().is_none() {
             cookie.set_path("/");
         }
-        self.jar.add(cookie);
+        cookie
     }
 
     /// Lets the client forget a cookie that was set for every path and this host.
@@ -103,6 +107,21 @@ impl Cookies {
         cookie.set_value("");
         cookie.set_max_age(CookieAge::ZERO);
         self.set(cookie);
+    }
+}
+
+#[cfg(feature = "sessions")]
+impl Cookies {
+    /// Those that the response shall set, as it does.
+    pub(crate) fn written(&self) -> impl Iterator<Item = String> {
+        self.jar.delta().map(|cookie| cookie.encoded().to_string())
+    }
+
+    /// Sets what `other` sets, too.
+    pub(crate) fn take(&mut self, other: Self) {
+        for cookie in other.jar.delta() {
+            self.jar.add(cookie.clone());
+        }
     }
 }
 

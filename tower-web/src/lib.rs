@@ -136,6 +136,8 @@ pub mod respond;
 mod routing;
 #[cfg(feature = "server")]
 mod serving;
+#[cfg(feature = "sessions")]
+pub mod sessions;
 mod shutdown;
 #[cfg(feature = "sse")]
 pub mod sse;
