@@ -656,7 +656,7 @@ where
         let is_head = parts.method == Method::HEAD;
         let mut shell = match &self.built.shared {
             // An application that is mounted in another is within its shell already.
-            Some(shared) if !current::is_inside() => Some(Shell::new(shared, &parts)),
+            Some(shared) if !current::is_inside() => Some(Box::new(Shell::new(shared, &parts))),
             _ => None,
         };
         let running = match &mut shell {
@@ -705,7 +705,8 @@ impl Built {
 pub struct AppFuture {
     running: CatchPanic,
     /// `None` where nothing is to be done for the request, and once it is answered.
-    shell: Option<Shell>,
+    /// Boxed, as it is large, and a future is moved to its place by whoever polls it.
+    shell: Option<Box<Shell>>,
     /// Whether the response goes without its body.
     is_head: bool,
 }
@@ -717,6 +718,8 @@ impl Future for AppFuture {
         let this = &mut *self;
         let running = Pin::new(&mut this.running);
         let response = match &mut this.shell {
+            // A response is moved as seldom as can be.
+            None if !this.is_head => return running.poll(cx).map(Ok),
             None => ready!(running.poll(cx)),
             Some(shell) => {
                 let response = match shell.enter(|| running.poll(cx)) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::current;
 use super::random;
@@ -51,10 +51,10 @@ enum Source {
 }
 
 impl RequestId {
-    /// That of the request with these headers, else `own`, else a new one.
+    /// What the client has sent, else `own`, else a new one.
     #[inline]
-    pub(crate) fn of(headers: &HeaderMap, own: Option<u128>) -> Self {
-        match headers.get(X_REQUEST_ID) {
+    pub(crate) fn of(header: Option<&HeaderValue>, own: Option<u128>) -> Self {
+        match header {
             Some(value) if is_sane(value.as_bytes()) => Self(Source::Client(value.clone())),
             _ => Self(Source::Own(own.unwrap_or_else(random::nonzero_u128))),
         }

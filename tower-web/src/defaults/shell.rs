@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::runtime::Handle;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_deadline::Deadline;
 use tracing::Span;
+use tracing::level_filters::LevelFilter;
 
 use super::Defaults;
 use super::current::{self, Facts};
@@ -85,15 +86,17 @@ impl Shell {
     #[inline]
     pub(crate) fn new(shared: &Arc<Shared>, request: &Parts) -> Self {
         let defaults = &shared.defaults;
+        let wanted = Wanted::find(&request.headers);
         let trace = defaults
             .trace_context
-            .then(|| TraceContext::of(&request.headers));
+            .then(|| TraceContext::of(wanted.traceparent));
         let id = defaults
             .request_id
-            .then(|| RequestId::of(&request.headers, trace.map(|trace| trace.trace_id())));
+            .then(|| RequestId::of(wanted.request_id, trace.map(|trace| trace.trace_id())));
         let mut facts = Facts::new(id, trace);
         let mut span = Span::none();
-        if defaults.span {
+        // Asked before the macro, which would have a line for `log` written where that is compiled in.
+        if defaults.span && LevelFilter::current() != LevelFilter::OFF {
             span = span_of(&facts, request);
             if !span.is_disabled() {
                 facts.span = span.clone();
@@ -129,7 +132,7 @@ impl Shell {
     #[inline]
     pub(crate) fn enter<R>(&mut self, work: impl FnOnce() -> R) -> R {
         let deadline = self.deadline();
-        let _entered = self.span.enter();
+        let _entered = (!self.span.is_none()).then(|| self.span.enter());
         current::enter(&mut self.facts, || match deadline {
             Some(deadline) => Deadline::at(deadline).enter(work),
             None => work(),
@@ -251,6 +254,32 @@ impl Shell {
             tracing::error!("the hook for problems panicked");
             problem.clone().into_response()
         })
+    }
+}
+
+/// The headers of a request that the shell wants.
+#[derive(Default)]
+struct Wanted<'a> {
+    request_id: Option<&'a HeaderValue>,
+    traceparent: Option<&'a HeaderValue>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Finds the first of each. One pass over the few that there are is cheaper than a look-up for each.
+    #[inline]
+    fn find(headers: &'a HeaderMap) -> Self {
+        let mut wanted = Self::default();
+        for (name, value) in headers {
+            let slot = match name.as_str() {
+                "x-request-id" => &mut wanted.request_id,
+                "traceparent" => &mut wanted.traceparent,
+                _ => continue,
+            };
+            if slot.is_none() {
+                *slot = Some(value);
+            }
+        }
+        wanted
     }
 }
 

@@ -2,15 +2,12 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::current;
 use super::random;
 use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead};
 use crate::problem::Problem;
-
-/// The header.
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Where a request stands in a trace: the trace, the caller's span, and the span that this server has made for it.
 ///
@@ -51,11 +48,10 @@ impl TraceContext {
         }
     }
 
-    /// The trace of the caller whose `traceparent` is in these headers, else a new one.
+    /// The trace of the caller with this `traceparent`, else a new one.
     #[inline]
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        headers
-            .get(TRACEPARENT)
+    pub(crate) fn of(header: Option<&HeaderValue>) -> Self {
+        header
             .and_then(|value| value.to_str().ok())
             .and_then(Self::child_of)
             .unwrap_or_else(Self::root)
