@@ -126,6 +126,7 @@ pub mod handler;
 #[cfg(feature = "headers")]
 pub mod headers;
 mod health;
+pub mod idempotency;
 pub mod json;
 mod layered;
 #[cfg(feature = "multipart")]

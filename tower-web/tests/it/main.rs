@@ -21,6 +21,7 @@ mod macros;
 mod mistakes;
 #[cfg(feature = "multipart")]
 mod multipart;
+mod once;
 mod routes;
 #[cfg(feature = "default")]
 mod targets;
