@@ -45,7 +45,7 @@ impl<S> Requests<S> {
     }
 
     #[inline]
-    fn vet(&self, request: &mut Request<Incoming>) -> Result<(), Refusal> {
+    fn vet(&self, request: &mut Request<hyper::body::Incoming>) -> Result<(), Refusal> {
         let has_encoding =
             !request.body().is_end_stream() && request.headers().contains_key(TRANSFER_ENCODING);
         if self.link.is_doubtful(has_encoding) {
@@ -111,21 +111,21 @@ where
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> Exchange<S> {
         self.link.begin();
-        let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
-        let state = if self.vets {
-            self.vet(&mut request).map_err(|refusal| {
-                tracing::debug!(reason = refusal.reason(), "request refused");
-                refusal.status()
-            })
+        let mut request = request;
+        let vetted = if self.vets {
+            self.vet(&mut request)
         } else {
             Ok(())
         };
-        let state = match state {
-            Ok(()) => {
-                self.attach_info(&mut request);
-                self.begin(request)
+        let state = match vetted {
+            Ok(()) => self.begin(request),
+            Err(refusal) => {
+                // It may be on its way still.
+                drop(Incoming::http1(request.into_body(), Arc::clone(&self.link)));
+                State::Refused {
+                    status: refused(refusal),
+                }
             }
-            Err(status) => State::Refused { status },
         };
         Exchange {
             state,
@@ -142,7 +142,13 @@ where
 {
     /// Calls the service, if it is ready now.
     #[inline]
-    fn begin(&self, request: Request<Incoming>) -> State<S, S::Future> {
+    fn begin(&self, request: Request<hyper::body::Incoming>) -> State<S, S::Future> {
+        // It is made within the net for panics, as moving a request is what costs most here.
+        let request = || {
+            let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
+            self.attach_info(&mut request);
+            request
+        };
         let mut service = self.service.borrow_mut();
         // The exchange is polled right after this, and then waits with a waker of its own.
         let mut cx = Context::from_waker(Waker::noop());
@@ -155,7 +161,7 @@ where
                 State::Waiting {
                     waiting: Box::new(Waiting {
                         service: std::mem::replace(&mut *service, next),
-                        request: Some(request),
+                        request: Some(request()),
                     }),
                 }
             }
@@ -183,7 +189,7 @@ where
         let mut request = request.map(|body| Incoming::http2(body, Arc::clone(&self.link)));
         self.attach_info(&mut request);
         Exchange {
-            state: call(self.service.get_mut(), request),
+            state: call(self.service.get_mut(), || request),
             over: Some(Over::new(Arc::clone(&self.link))),
             protocol: Protocol::Http2,
         }
@@ -202,35 +208,45 @@ where
     // Waiting -> Calling, Refused.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let outcome = loop {
+        let status = loop {
             match this.state.as_mut().project() {
                 StateProj::Waiting { waiting } => {
                     let state = ready!(waiting.poll(cx));
                     this.state.set(state);
                 }
                 StateProj::Calling { call } => {
-                    let polled = catch_unwind(AssertUnwindSafe(|| call.poll(cx)));
+                    // It is written in its place, and not passed on by `catch_unwind`, as it is large.
+                    let mut polled = Poll::Pending;
+                    let caught = catch_unwind(AssertUnwindSafe(|| polled = call.poll(cx)));
+                    if let Err(panic) = caught {
+                        break panicked(&*panic);
+                    }
+                    if let (Poll::Ready(Ok(response)), Protocol::Http2) =
+                        (&mut polled, *this.protocol)
+                    {
+                        date::stamp(response.headers_mut());
+                    }
+                    let over = &mut *this.over;
                     break match polled {
-                        Ok(Poll::Pending) => return Poll::Pending,
-                        Ok(Poll::Ready(Ok(response))) => Ok(response),
-                        Ok(Poll::Ready(Err(error))) => Err(failed(error)),
-                        Err(panic) => Err(panicked(&*panic)),
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(response)) => match over.take() {
+                            Some(over) => {
+                                return Poll::Ready(Ok(
+                                    response.map(|body| Outgoing::new(Some(body), over))
+                                ));
+                            }
+                            None => return Poll::Pending, // It has been answered.
+                        },
+                        Poll::Ready(Err(error)) => failed(error),
                     };
                 }
-                StateProj::Refused { status } => break Err(*status),
+                StateProj::Refused { status } => break *status,
             }
         };
         let Some(over) = this.over.take() else {
             return Poll::Pending; // It has been answered.
         };
-        let mut response = match outcome {
-            Ok(response) => response.map(|body| Outgoing::new(Some(body), over)),
-            Err(status) => substitute(status, *this.protocol, over),
-        };
-        if *this.protocol == Protocol::Http2 {
-            date::stamp(response.headers_mut());
-        }
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(substitute(status, *this.protocol, over)))
     }
 }
 
@@ -244,7 +260,7 @@ where
             Ok(()) => self
                 .request
                 .take()
-                .map(|request| call(&mut self.service, request)),
+                .map(|request| call(&mut self.service, || request)),
             Err(status) => Some(State::Refused { status }),
         };
         state.map_or(Poll::Pending, Poll::Ready)
@@ -269,16 +285,28 @@ where
 }
 
 #[inline]
-fn call<S>(service: &mut S, request: Request<Incoming>) -> State<S, S::Future>
+fn call<S>(service: &mut S, request: impl FnOnce() -> Request<Incoming>) -> State<S, S::Future>
 where
     S: Service<Request<Incoming>>,
 {
-    match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
-        Ok(call) => State::Calling { call },
+    let mut request = Some(request);
+    // By reference: what is caught is moved in and out.
+    let call = || request.take().map(|request| service.call(request()));
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Some(call)) => State::Calling { call },
+        Ok(None) => State::Refused {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+        },
         Err(panic) => State::Refused {
             status: panicked(&*panic),
         },
     }
+}
+
+#[cold]
+fn refused(refusal: Refusal) -> StatusCode {
+    tracing::debug!(reason = refusal.reason(), "request refused");
+    refusal.status()
 }
 
 #[cold]
@@ -308,9 +336,12 @@ fn substitute<B: Body>(
 ) -> Response<Outgoing<B>> {
     let mut response = Response::new(Outgoing::new(None, over));
     *response.status_mut() = status;
-    if protocol == Protocol::Http1 {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
+    match protocol {
+        Protocol::Http1 => {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        Protocol::Http2 => date::stamp(response.headers_mut()),
     }
     response
 }

@@ -26,15 +26,20 @@ use crate::{Error, ErrorKind};
 /// **Errors.** [`Error`]: the sender broke off or broke the protocol, or sent nothing for as long as
 /// [`Settings::with_body_timeout`](crate::Settings::with_body_timeout) says.
 pub struct Incoming {
-    kind: Kind,
     link: Option<Arc<Link>>,
+    /// What may still come. Most requests have no body, and are moved about the cheaper the smaller they are.
+    open: Option<Box<Open>>,
+}
+
+/// A body that may have content.
+struct Open {
+    source: Source,
     has_ended: bool,
     /// Made when the sender is waited for.
     stall: Option<Pin<Box<Stall>>>,
 }
 
-enum Kind {
-    Empty,
+enum Source {
     Http1(hyper::body::Incoming),
     Http2(RecvBody),
 }
@@ -51,31 +56,41 @@ impl Incoming {
     /// A body without content, of no connection.
     pub fn empty() -> Self {
         Self {
-            kind: Kind::Empty,
             link: None,
-            has_ended: false,
-            stall: None,
+            open: None,
         }
     }
 
+    #[inline]
     pub(crate) fn http1(body: hyper::body::Incoming, link: Arc<Link>) -> Self {
-        if !body.is_end_stream() {
-            link.open_body(true);
+        if body.is_end_stream() {
+            return Self {
+                link: Some(link),
+                open: None,
+            };
         }
-        Self {
-            kind: Kind::Http1(body),
-            link: Some(link),
-            has_ended: false,
-            stall: None,
-        }
+        link.open_body(true);
+        Self::open(Source::Http1(body), link)
     }
 
     pub(crate) fn http2(body: RecvBody, link: Arc<Link>) -> Self {
+        if body.is_end_stream() {
+            return Self {
+                link: Some(link),
+                open: None,
+            };
+        }
+        Self::open(Source::Http2(body), link)
+    }
+
+    fn open(source: Source, link: Arc<Link>) -> Self {
         Self {
-            kind: Kind::Http2(body),
             link: Some(link),
-            has_ended: false,
-            stall: None,
+            open: Some(Box::new(Open {
+                source,
+                has_ended: false,
+                stall: None,
+            })),
         }
     }
 
@@ -84,9 +99,34 @@ impl Incoming {
         self.link.as_ref().map(|link| &link.info)
     }
 
+    /// Lets go of the rest, if there is any.
+    fn abandon(&mut self) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        if let (Source::Http1(body), Some(link)) = (&open.source, &self.link) {
+            if open.has_ended || body.is_end_stream() {
+                link.open_body(false);
+            }
+        }
+    }
+}
+
+impl Open {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.source {
+            Source::Http1(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|error| Error::because(ErrorKind::Http1, error)),
+            Source::Http2(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|error| Error::because(ErrorKind::Http2, error)),
+        }
+    }
+
     /// Waits for the sender, but not for ever.
-    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(timeout) = self.link.as_ref().and_then(|link| link.body_timeout) else {
+    fn poll_stall(&mut self, timeout: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(timeout) = timeout else {
             return Poll::Pending;
         };
         if self.stall.is_none() {
@@ -127,26 +167,22 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        let polled = match &mut this.kind {
-            Kind::Empty => return Poll::Ready(None),
-            Kind::Http1(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|error| Error::because(ErrorKind::Http1, error)),
-            Kind::Http2(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|error| Error::because(ErrorKind::Http2, error)),
+        let Some(open) = &mut this.open else {
+            return Poll::Ready(None);
         };
+        let polled = open.poll_frame(cx);
         if polled.is_ready() {
-            if matches!(polled, Poll::Ready(None)) {
-                this.has_ended = true;
-                this.abandon();
-            }
-            if let Some(stall) = &mut this.stall {
+            if let Some(stall) = &mut open.stall {
                 stall.since = None;
+            }
+            if matches!(polled, Poll::Ready(None)) {
+                open.has_ended = true;
+                this.abandon();
             }
             return polled;
         }
-        if this.poll_stall(cx).is_pending() {
+        let timeout = this.link.as_ref().and_then(|link| link.body_timeout);
+        if open.poll_stall(timeout, cx).is_pending() {
             return Poll::Pending;
         }
         this.abandon();
@@ -154,37 +190,27 @@ impl Body for Incoming {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Empty => true,
-            Kind::Http1(body) => body.is_end_stream(),
-            Kind::Http2(body) => body.is_end_stream(),
-        }
+        self.open.as_ref().is_none_or(|open| match &open.source {
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
+        })
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Http1(body) => body.size_hint(),
-            Kind::Http2(body) => body.size_hint(),
+        match self.open.as_ref().map(|open| &open.source) {
+            None => SizeHint::with_exact(0),
+            Some(Source::Http1(body)) => body.size_hint(),
+            Some(Source::Http2(body)) => body.size_hint(),
         }
-    }
-}
-
-impl Incoming {
-    /// Lets go of the rest, if there is any.
-    fn abandon(&mut self) {
-        if let (Kind::Http1(body), Some(link)) = (&self.kind, &self.link) {
-            if self.has_ended || body.is_end_stream() {
-                link.open_body(false);
-            }
-        }
-        self.kind = Kind::Empty;
     }
 }
 
 impl Drop for Incoming {
+    #[inline]
     fn drop(&mut self) {
-        self.abandon();
+        if self.open.is_some() {
+            self.abandon();
+        }
     }
 }
 
@@ -196,10 +222,10 @@ impl Default for Incoming {
 
 impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &self.kind {
-            Kind::Empty => "empty",
-            Kind::Http1(_) => "http/1.1",
-            Kind::Http2(_) => "http/2",
+        let kind = match self.open.as_ref().map(|open| &open.source) {
+            None => "empty",
+            Some(Source::Http1(_)) => "http/1.1",
+            Some(Source::Http2(_)) => "http/2",
         };
         f.debug_struct("Incoming")
             .field("kind", &kind)

@@ -25,8 +25,8 @@ pin_project! {
     {
         #[pin]
         body: Option<B>,
-        // What of a large frame has not been handed on.
-        rest: Option<B::Data>,
+        // What of a large frame has not been handed on. Few are large, and a response is moved about with it.
+        rest: Option<Box<B::Data>>,
         over: Over,
     }
 }
@@ -59,6 +59,14 @@ impl<D: Buf> Buf for Piece<D> {
         match self {
             Self::Whole(data) => data.advance(count),
             Self::Part(part) => part.advance(count),
+        }
+    }
+
+    // Where HTTP/2 has room for a part only.
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        match self {
+            Self::Whole(data) => data.copy_to_bytes(length),
+            Self::Part(part) => part.copy_to_bytes(length),
         }
     }
 }
@@ -101,8 +109,8 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let this = self.project();
-        if let Some(data) = this.rest.take() {
-            return Poll::Ready(Some(Ok(Frame::data(next_piece(data, this.rest)))));
+        if this.rest.is_some() {
+            return Poll::Ready(take_rest(this.rest).map(|piece| Ok(Frame::data(piece))));
         }
         let Some(body) = this.body.as_pin_mut() else {
             return Poll::Ready(None);
@@ -112,7 +120,7 @@ where
             return Poll::Ready(Some(Err("the response's body panicked".into())));
         };
         polled
-            .map_ok(|frame| frame.map_data(|data| next_piece(data, this.rest)))
+            .map_ok(|frame| frame.map_data(|data| first_piece(data, this.rest)))
             .map_err(Into::into)
     }
 
@@ -139,16 +147,33 @@ where
     }
 }
 
-/// What comes of `data` next; `rest` takes what remains.
+/// What comes of `data` first; `rest` takes what remains.
 #[inline]
-fn next_piece<D: Buf>(mut data: D, rest: &mut Option<D>) -> Piece<D> {
+fn first_piece<D: Buf>(data: D, rest: &mut Option<Box<D>>) -> Piece<D> {
     if data.remaining() <= PIECE {
         return Piece::Whole(data);
     }
-    // Of `Bytes` this is no copy.
+    begin_rest(data, rest)
+}
+
+#[cold]
+fn begin_rest<D: Buf>(mut data: D, rest: &mut Option<Box<D>>) -> Piece<D> {
     let part = data.copy_to_bytes(PIECE);
-    *rest = Some(data);
+    *rest = Some(Box::new(data));
     Piece::Part(part)
+}
+
+/// What comes next of a large frame.
+#[cold]
+fn take_rest<D: Buf>(rest: &mut Option<Box<D>>) -> Option<Piece<D>> {
+    let data = rest.as_mut()?;
+    let length = data.remaining().min(PIECE);
+    // Of `Bytes` this is no copy.
+    let part = data.copy_to_bytes(length);
+    if !data.has_remaining() {
+        *rest = None;
+    }
+    Some(Piece::Part(part))
 }
 
 #[cfg(test)]

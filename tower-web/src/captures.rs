@@ -19,8 +19,9 @@ const INLINE: usize = 4;
 pub(crate) struct Captures {
     inline: [(u16, u16); INLINE],
     len: u16,
-    // Never allocates while it is empty.
-    rest: Vec<(u16, u16)>,
+    // Few paths have as many.
+    #[expect(clippy::box_collection, reason = "a request is moved about with it")]
+    rest: Option<Box<Vec<(u16, u16)>>>,
 }
 
 impl Captures {
@@ -32,15 +33,16 @@ impl Captures {
         let len = usize::from(self.len);
         match self.inline.get_mut(len) {
             Some(place) => *place = (start, end),
-            None => self.rest.push((start, end)),
+            None => self.rest.get_or_insert_default().push((start, end)),
         }
         self.len += 1;
     }
 
     pub(crate) fn pop(&mut self) {
         self.len = self.len.saturating_sub(1);
-        self.rest
-            .truncate(usize::from(self.len).saturating_sub(INLINE));
+        if let Some(rest) = &mut self.rest {
+            rest.truncate(usize::from(self.len).saturating_sub(INLINE));
+        }
     }
 
     pub(crate) fn range(&self, position: usize) -> Option<Range<usize>> {
@@ -49,7 +51,7 @@ impl Captures {
         }
         let (start, end) = match self.inline.get(position) {
             Some(place) => *place,
-            None => *self.rest.get(position - INLINE)?,
+            None => *self.rest.as_ref()?.get(position - INLINE)?,
         };
         Some(usize::from(start)..usize::from(end))
     }
