@@ -730,7 +730,7 @@ impl Future for AppFuture {
                         late.into_response()
                     }
                 };
-                let response = shell.finish(response);
+                let response = shell.finish(response, this.is_head);
                 // It counts no longer.
                 this.shell = None;
                 response

@@ -170,6 +170,12 @@ impl Body {
         }
     }
 
+    /// Whether all its bytes are there, in one piece.
+    #[cfg(feature = "compression")]
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.kind, Kind::Full(_))
+    }
+
     #[cfg(feature = "server")]
     fn incoming(inner: tower_hyper::Incoming) -> Self {
         Self {

@@ -13,6 +13,7 @@
 //! | trace context | `traceparent` is read, and a span's number made | `TOWER_WEB_TRACE_CONTEXT` | [`trace_context`](Defaults::trace_context) | one trace over all services |
 //! | a span for each request | with method, route (not the path, which has a user's data), id, status | `TOWER_WEB_SPAN` | [`span`](Defaults::span) | each line of the log says which request it is about; it costs nothing where nobody subscribes |
 //! | security headers | `x-content-type-options`, `referrer-policy`; for pages `x-frame-options` and `content-security-policy: frame-ancestors` | `TOWER_WEB_SECURITY_HEADERS` | [`security_headers`](Defaults::security_headers) | uploads aren't taken for pages, paths aren't told to other sites, pages aren't framed by them; a header that a handler sets stays |
+//! | compression of responses | text of 1 KiB and more, as gzip or deflate (with features, brotli and zstd) | `TOWER_WEB_COMPRESSION` | [`compression`](Defaults::compression) | less to send; not what is compressed already, not events, and nothing with `cache-control: no-transform` ([why one may want that](Defaults::compression)) |
 //! | health | `/livez` and `/readyz`, for `GET` | `TOWER_WEB_HEALTH` | [`health`](Defaults::health) | an orchestrator asks; they stand outside of layers and limits, and a route of yours wins |
 //! | problems | every error is `application/problem+json` | | [`App::on_problem`](crate::App::on_problem) | one form for all |
 //! | a handler that panics | a 500 | | | the others on the connection go on |
@@ -38,6 +39,8 @@ use std::time::Duration;
 
 use crate::DEFAULT_BODY_LIMIT;
 
+#[cfg(feature = "compression")]
+mod compression;
 pub(crate) mod current;
 #[cfg(feature = "server")]
 mod environment;
@@ -82,6 +85,7 @@ pub struct Defaults {
     pub(crate) trace_context: bool,
     pub(crate) span: bool,
     pub(crate) security_headers: bool,
+    pub(crate) compression: bool,
     pub(crate) health: bool,
     pub(crate) max_connections: Option<usize>,
     pub(crate) head_timeout: Duration,
@@ -104,6 +108,7 @@ impl Defaults {
             trace_context: true,
             span: true,
             security_headers: true,
+            compression: true,
             health: true,
             max_connections: Some(25_000),
             head_timeout: Duration::from_secs(15),
@@ -126,6 +131,7 @@ impl Defaults {
             trace_context: false,
             span: false,
             security_headers: false,
+            compression: false,
             health: false,
             max_connections: None,
             idle_timeout: None,
@@ -179,6 +185,17 @@ impl Defaults {
     /// Whether responses have security headers.
     pub fn security_headers(mut self, is_on: bool) -> Self {
         self.security_headers = is_on;
+        self
+    }
+
+    /// Whether responses are compressed, where the client understands it and it is worth it. It takes the feature
+    /// `compression`.
+    ///
+    /// A response that has a secret in it and repeats what a client has sent tells the secret to whoever can make many
+    /// requests in that client's name and see how long their responses are (BREACH). Tokens that change with each response
+    /// prevent it; so does `cache-control: no-transform` on that response.
+    pub fn compression(mut self, is_on: bool) -> Self {
+        self.compression = is_on;
         self
     }
 
@@ -274,6 +291,7 @@ impl Defaults {
             || self.trace_context
             || self.span
             || self.security_headers
+            || self.compression
             || self.health
     }
 }

@@ -98,6 +98,7 @@ impl Defaults {
             "TRACE_CONTEXT" => self.trace_context = switch(value)?,
             "SPAN" => self.span = switch(value)?,
             "SECURITY_HEADERS" => self.security_headers = switch(value)?,
+            "COMPRESSION" => self.compression = switch(value)?,
             "HEALTH" => self.health = switch(value)?,
             "MAX_CONNECTIONS" => self.max_connections = unless_off(value, count)?,
             "HEAD_TIMEOUT" => self.head_timeout = time(value)?,
@@ -117,6 +118,7 @@ impl Defaults {
 const NAMES: &[&str] = &[
     "BODY_LIMIT",
     "BODY_TIMEOUT",
+    "COMPRESSION",
     "DRAIN_DELAY",
     "DRAIN_TIMEOUT",
     "HANDLER_TIMEOUT",

@@ -17,6 +17,8 @@ use tracing::Span;
 use tracing::level_filters::LevelFilter;
 
 use super::Defaults;
+#[cfg(feature = "compression")]
+use super::compression;
 use super::current::{self, Facts};
 use super::protection;
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -71,6 +73,9 @@ pub(crate) struct Shell {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether there were too many others when it came.
     is_too_much: bool,
+    /// Which codings the client understands.
+    #[cfg(feature = "compression")]
+    accepts: Option<HeaderValue>,
     /// What a hook for problems may want to know.
     asked: Option<Box<AskedFor>>,
 }
@@ -106,6 +111,8 @@ impl Shell {
             came: defaults.handler_timeout.is_some().then(Instant::now),
             timer: None,
             is_too_much: shared.enter(),
+            #[cfg(feature = "compression")]
+            accepts: wanted.accept_encoding.cloned(),
             asked: shared.on_problem.is_some().then(|| AskedFor::of(request)),
             shared: Arc::clone(shared),
             facts,
@@ -185,7 +192,15 @@ impl Shell {
 
     /// Finishes the response.
     #[inline]
-    pub(crate) fn finish(&mut self, mut response: Response) -> Response {
+    pub(crate) fn finish(
+        &mut self,
+        mut response: Response,
+        #[cfg_attr(
+            not(feature = "compression"),
+            expect(unused_variables, reason = "what isn't sent isn't compressed")
+        )]
+        is_head: bool,
+    ) -> Response {
         if response.status().as_u16() >= 400 {
             response = self.tell(response);
         }
@@ -197,6 +212,10 @@ impl Shell {
         }
         if defaults.security_headers && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             protection::protect(response.headers_mut());
+        }
+        #[cfg(feature = "compression")]
+        if defaults.compression {
+            response = compression::compress(self.accepts.as_ref(), is_head, response);
         }
         if !self.span.is_disabled() {
             self.record(&response);
@@ -262,6 +281,8 @@ impl Shell {
 struct Wanted<'a> {
     request_id: Option<&'a HeaderValue>,
     traceparent: Option<&'a HeaderValue>,
+    #[cfg(feature = "compression")]
+    accept_encoding: Option<&'a HeaderValue>,
 }
 
 impl<'a> Wanted<'a> {
@@ -273,6 +294,8 @@ impl<'a> Wanted<'a> {
             let slot = match name.as_str() {
                 "x-request-id" => &mut wanted.request_id,
                 "traceparent" => &mut wanted.traceparent,
+                #[cfg(feature = "compression")]
+                "accept-encoding" => &mut wanted.accept_encoding,
                 _ => continue,
             };
             if slot.is_none() {

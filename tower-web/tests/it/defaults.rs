@@ -371,6 +371,7 @@ fn each_default_can_be_turned_off() {
         .trace_context(false)
         .span(false)
         .security_headers(false)
+        .compression(false)
         .health(false)
         .max_connections(None)
         .idle_timeout(None)

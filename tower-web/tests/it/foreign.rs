@@ -56,7 +56,8 @@ async fn responses_are_compressed() {
         .await
         .assert_text("all work and no play ".repeat(100));
     // A single route's layer, too.
-    let client = app().test();
+    let app = app().defaults(|defaults| defaults.compression(false));
+    let client = app.test();
     client
         .get("/own")
         .header("accept-encoding", "gzip")

@@ -3,6 +3,8 @@
 mod anything;
 #[cfg(feature = "client")]
 mod clients;
+#[cfg(all(feature = "compression", feature = "sse"))]
+mod compression;
 #[cfg(feature = "default")]
 mod corpus;
 mod cross_origin;
