@@ -106,7 +106,13 @@ impl Todos {
 }
 
 fn app(store: Store) -> App {
-    App::new().resource(Todos { store })
+    let database = store.clone();
+    App::new()
+        .ready_check("database", move || {
+            let database = database.clone();
+            async move { database.check().await }
+        })
+        .resource(Todos { store })
 }
 
 #[tower_web::main]
@@ -147,6 +153,25 @@ mod tests {
         client.delete("/todos/1").await.assert_status(204);
         client.get("/todos/1").await.assert_problem(404);
         client.delete("/todos/1").await.assert_problem(404);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_says_why() {
+        let client = app(Store::in_memory()).test();
+        let problem = client.get("/todos/seven").await.assert_problem(400);
+        assert_eq!(problem["errors"][0]["name"], "id");
+        let problem = client.post("/todos").json(&json!({"title": 7})).await;
+        let problem = problem.assert_problem(422);
+        assert_eq!(problem["errors"][0]["pointer"], "#/title");
+        let problem = client.get("/todos/7").await.assert_problem(404);
+        assert_eq!(problem["title"], "no such to-do");
+        assert_eq!(problem["id"], 7);
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_while_its_database_is() {
+        let client = app(Store::in_memory()).test();
+        client.get("/readyz").await.assert_status(200);
     }
 
     #[tokio::test]

@@ -138,6 +138,12 @@ impl Store {
         })
         .await
     }
+
+    /// Whether the database answers.
+    pub(crate) async fn check(&self) -> Result<(), BoxError> {
+        self.run(|connection| connection.query_row("SELECT 1", [], |_| Ok(())))
+            .await
+    }
 }
 
 fn todo(row: &Row<'_>) -> rusqlite::Result<Todo> {
