@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -46,9 +46,7 @@ impl<S> Requests<S> {
 
     #[inline]
     fn vet(&self, request: &mut Request<hyper::body::Incoming>) -> Result<(), Refusal> {
-        let has_encoding =
-            !request.body().is_end_stream() && request.headers().contains_key(TRANSFER_ENCODING);
-        if self.link.is_doubtful(has_encoding) {
+        if self.link.is_doubtful() {
             return Err(Refusal::Ambiguous);
         }
         vet(request, &mut self.known_host.borrow_mut())

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use crate::scan::Head;
 
 /// Facts about the connection that a request came by.
 ///
@@ -156,8 +154,8 @@ pub(crate) struct Link {
     body_open: AtomicBool,
     /// Everything is said, and the peer's last words are awaited.
     lingering: AtomicBool,
-    /// The head that is being read.
-    head: Mutex<Head>,
+    /// Which head can be understood in two ways, the first being 1.
+    doubtful: AtomicU32,
     /// Responses are gathered, and not written yet.
     holding: AtomicBool,
     /// They are to be written now.
@@ -189,7 +187,7 @@ impl Link {
             unblocked: AtomicU32::new(0),
             body_open: AtomicBool::new(false),
             lingering: AtomicBool::new(false),
-            head: Mutex::new(Head::new()),
+            doubtful: AtomicU32::new(0),
             holding: AtomicBool::new(false),
             releasing: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
@@ -219,38 +217,16 @@ impl Link {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Takes in bytes that were read, where they may belong to a head.
-    ///
-    /// A head of which a part was read together with the request before isn't seen from its beginning. What is
-    /// doubtful of it goes unnoticed here; hyper closes the connection after it, which is safe, too.
-    #[inline]
-    pub(crate) fn note_head(&self, bytes: &[u8]) {
-        let is_busy = self.begun() != self.ended.load(Ordering::Relaxed);
-        // A body may outlast the response, or be drained by hyper.
-        if is_busy || self.body_open.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut head = self.lock_head();
-        if !self.received.load(Ordering::Relaxed) {
-            head.restart();
-        }
-        head.feed(bytes);
+    /// The head with this number can be understood in two ways.
+    #[cold]
+    pub(crate) fn doubt(&self, head: u32) {
+        self.doubtful.store(head, Ordering::Relaxed);
     }
 
-    /// Whether the head that was read last can be understood in two ways. It may be if it `has_encoding`.
+    /// Whether the head of the request that was handed over last can be understood in two ways.
     #[inline]
-    pub(crate) fn is_doubtful(&self, has_encoding: bool) -> bool {
-        let mut head = self.lock_head();
-        let is_doubtful = head.is_ambiguous(has_encoding);
-        // One that was read together with this one isn't looked at.
-        head.restart();
-        is_doubtful
-    }
-
-    /// Only the connection's task locks it, so that nobody ever waits.
-    #[inline]
-    fn lock_head(&self) -> MutexGuard<'_, Head> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed) == self.begun()
     }
 
     pub(crate) fn hold(&self, is_holding: bool) {

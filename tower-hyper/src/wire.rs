@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::link::Link;
+use crate::scan::Scan;
 
 /// How much of the responses to pipelined requests is gathered before it is written.
 const GATHERED: usize = 16 * 1024;
@@ -31,7 +32,8 @@ pub(crate) struct Wire<IO> {
 
 #[derive(Debug, Default)]
 struct Http1 {
-    looks_at_heads: bool,
+    /// Looks at heads, where they are vetted.
+    scan: Option<Box<Scan>>,
     /// How many requests had begun when something was read last. More than one since then were read together.
     begun_at_read: u32,
     /// Those of the read before were, so that these are as well, most likely.
@@ -75,7 +77,7 @@ impl<IO> Wire<IO> {
     #[must_use]
     pub(crate) fn with_http1(mut self, vets: bool) -> Self {
         self.http1 = Some(Http1 {
-            looks_at_heads: vets,
+            scan: vets.then(|| Box::new(Scan::new())),
             ..Http1::default()
         });
         self
@@ -85,8 +87,13 @@ impl<IO> Wire<IO> {
     #[inline]
     fn received(&mut self, bytes: &[u8]) {
         if let Some(http1) = &mut self.http1 {
-            if http1.looks_at_heads {
-                self.link.note_head(bytes);
+            match &mut http1.scan {
+                Some(scan) if !self.link.is_handed_over() => {
+                    if let Some(head) = scan.feed(bytes) {
+                        self.link.doubt(head);
+                    }
+                }
+                _ => {}
             }
             let begun = self.link.begun();
             http1.pipelines = begun.wrapping_sub(http1.begun_at_read) > 1;

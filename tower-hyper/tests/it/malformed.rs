@@ -187,3 +187,29 @@ async fn expectations_that_cannot_be_met_are_refused() {
     let request = "POST / HTTP/1.1\r\nhost: a\r\nexpect: cake\r\ncontent-length: 3\r\n\r\n";
     assert_eq!(status(request).await, "417");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_vetted_wherever_it_stands_in_a_batch() {
+    let good = [
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n#\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\n#\n\r\n0\r\n\r\n",
+    ];
+    let bad = [
+        "GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET * HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    for first in good {
+        for bad in bad {
+            let (mut client, _server) = serve(Settings::new());
+            let batch = [first, good[1], bad, good[0]].concat();
+            let responses = converse(&mut client, &batch).await;
+            assert_eq!(responses.matches(" 200 OK").count(), 2, "{batch:?}");
+            assert_eq!(responses.matches(" 400 Bad").count(), 1, "{batch:?}");
+            assert_eq!(responses.matches("HTTP/1.1 ").count(), 3, "{batch:?}");
+        }
+    }
+}
