@@ -117,6 +117,10 @@ fn app(store: Store) -> App {
 
 #[tower_web::main]
 async fn main() -> tower_web::Result {
+    // To the standard error, so that the standard output is left to what a user is told.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let path = std::env::args_os().nth(1).map(PathBuf::from);
     let path = path.unwrap_or_else(|| std::env::temp_dir().join("tower-todo.db"));
     println!(
