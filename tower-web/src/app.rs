@@ -572,6 +572,13 @@ impl AppService {
         self.built.shutdown.begin(Some(deadline));
     }
 
+    /// Answers for the application's health, if it does so at all and this is a path for it.
+    #[cfg(feature = "server")]
+    pub(crate) fn health(&self, method: &Method, path: &str) -> Option<BoxFuture<Response>> {
+        let health = self.built.health.as_ref()?;
+        health.answers(path).then(|| health.answer(method, path))
+    }
+
     /// When what is still open is cut. `None` before the shutdown.
     #[cfg(feature = "server")]
     pub(crate) fn shutdown_deadline(&self) -> Option<tokio::time::Instant> {

@@ -14,6 +14,7 @@
 //! | a span for each request | with method, route (not the path, which has a user's data), id, status | `TOWER_WEB_SPAN` | [`span`](Defaults::span) | each line of the log says which request it is about; it costs nothing where nobody subscribes |
 //! | security headers | `x-content-type-options`, `referrer-policy`; for pages `x-frame-options` and `content-security-policy: frame-ancestors` | `TOWER_WEB_SECURITY_HEADERS` | [`security_headers`](Defaults::security_headers) | uploads aren't taken for pages, paths aren't told to other sites, pages aren't framed by them; a header that a handler sets stays |
 //! | compression of responses | text of 1 KiB and more, as gzip or deflate (with features, brotli and zstd) | `TOWER_WEB_COMPRESSION` | [`compression`](Defaults::compression) | less to send; not what is compressed already, not events, and nothing with `cache-control: no-transform` ([why one may want that](Defaults::compression)) |
+//! | metrics | `http_requests_total`, `http_request_duration_seconds` by `method`, `route` and class of `status`; `http_requests_in_flight` | `TOWER_WEB_METRICS` | [`metrics`](Defaults::metrics) | rate, errors and duration, in as many series as there are routes, whatever clients send; it costs little where nobody records |
 //! | health | `/livez` and `/readyz`, for `GET` | `TOWER_WEB_HEALTH` | [`health`](Defaults::health) | an orchestrator asks; they stand outside of layers and limits, and a route of yours wins |
 //! | problems | every error is `application/problem+json` | | [`App::on_problem`](crate::App::on_problem) | one form for all |
 //! | a handler that panics | a 500 | | | the others on the connection go on |
@@ -31,6 +32,7 @@
 //! | `Host`, and the form of the target | 400 where they are malformed | `TOWER_WEB_HOST_CHECK` | [`host_check`](Defaults::host_check) | what two parsers read differently smuggles requests |
 //! | time to end in | 30 s | `TOWER_WEB_DRAIN_TIMEOUT` | [`drain_timeout`](Defaults::drain_timeout) | what has begun is finished, events and WebSockets are told, and what is left is cut |
 //! | time from `/readyz` saying no to accepting no more | none | `TOWER_WEB_DRAIN_DELAY` | [`drain_delay`](Defaults::drain_delay) | a load balancer has to notice first |
+//! | port for administration | none | `TOWER_WEB_ADMIN` | [`admin`](Defaults::admin) | `/metrics`, `/livez` and `/readyz` where the public doesn't come |
 //!
 //! A time is `30s`, `500ms`, `2m`, `1h`, or seconds; a size `2MB`, `64KiB`, or bytes; a switch `on` or `off`; and what can be without a
 //! bound is `off`, too.
@@ -86,6 +88,7 @@ pub struct Defaults {
     pub(crate) span: bool,
     pub(crate) security_headers: bool,
     pub(crate) compression: bool,
+    pub(crate) metrics: bool,
     pub(crate) health: bool,
     pub(crate) max_connections: Option<usize>,
     pub(crate) head_timeout: Duration,
@@ -95,6 +98,7 @@ pub struct Defaults {
     pub(crate) host_check: bool,
     pub(crate) drain_timeout: Duration,
     pub(crate) drain_delay: Duration,
+    pub(crate) admin: Option<String>,
 }
 
 impl Defaults {
@@ -109,6 +113,7 @@ impl Defaults {
             span: true,
             security_headers: true,
             compression: true,
+            metrics: true,
             health: true,
             max_connections: Some(25_000),
             head_timeout: Duration::from_secs(15),
@@ -118,6 +123,7 @@ impl Defaults {
             host_check: true,
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            admin: None,
         }
     }
 
@@ -132,6 +138,7 @@ impl Defaults {
             span: false,
             security_headers: false,
             compression: false,
+            metrics: false,
             health: false,
             max_connections: None,
             idle_timeout: None,
@@ -199,6 +206,14 @@ impl Defaults {
         self
     }
 
+    /// Whether requests are counted and timed, for the `metrics` facade. It takes the feature `metrics`.
+    ///
+    /// Whoever records has to be installed before the first request.
+    pub fn metrics(mut self, is_on: bool) -> Self {
+        self.metrics = is_on;
+        self
+    }
+
     /// Whether there are `/livez` and `/readyz`.
     pub fn health(mut self, is_on: bool) -> Self {
         self.health = is_on;
@@ -255,6 +270,15 @@ impl Defaults {
         self
     }
 
+    /// The address at which `serve` answers whoever administers: `/livez`, `/readyz`, and with the feature `prometheus`
+    /// `/metrics`, in the text form of Prometheus. None by default.
+    ///
+    /// It mustn't be one that anybody can reach. It goes on while the application drains.
+    pub fn admin(mut self, address: impl Into<Option<String>>) -> Self {
+        self.admin = address.into();
+        self
+    }
+
     /// Tells a server what of these concerns connections: for one that isn't made by `serve`.
     ///
     /// Along with the limits goes HTTP/2's [extended CONNECT](tower_h2::server::Builder::with_extended_connect), for WebSockets.
@@ -283,6 +307,11 @@ impl Defaults {
         }
     }
 
+    /// Whether the time is asked for.
+    pub(crate) fn needs_clock(&self) -> bool {
+        self.handler_timeout.is_some() || cfg!(feature = "metrics") && self.metrics
+    }
+
     /// Whether anything is to be done for each request.
     pub(crate) fn has_shell(&self) -> bool {
         self.handler_timeout.is_some()
@@ -292,6 +321,7 @@ impl Defaults {
             || self.span
             || self.security_headers
             || self.compression
+            || self.metrics
             || self.health
     }
 }

@@ -88,6 +88,13 @@
 //! does with bodies, and whatever its error, which becomes a problem. Those of tower-http come in through `tower-compat`, or as they are
 //! where an application patches its Tower. A limit is one limit, however many connections there are.
 //!
+//! # In production
+//!
+//! What production needs is on: a time for each handler, limits of bodies, requests and connections, request ids, trace contexts,
+//! spans, metrics, security headers, compression, health, a drain with a deadline. [`defaults`] has all of it in a table, with the
+//! reasons, and how to change it: by a line of code or a variable of the environment. Every error is a
+//! [problem](struct@Problem), and [`App::on_problem`] writes them all.
+//!
 //! # When not to use it
 //!
 //! For gRPC, use `tower-grpc`. Where there are no routes, a Tower service on `tower-hyper` is all that is needed.
@@ -103,6 +110,8 @@
 //! Explained in `Cargo.toml`. All are on by default; without any, there are routes, JSON, and the client for tests; `server` adds
 //! the server.
 
+#[cfg(feature = "server")]
+mod admin;
 mod app;
 #[cfg(feature = "auth")]
 pub mod auth;
@@ -129,6 +138,8 @@ mod health;
 pub mod idempotency;
 pub mod json;
 mod layered;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "multipart")]
 pub mod multipart;
 mod pattern;

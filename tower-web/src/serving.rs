@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tower_hyper::{Accept, ConnectInfo, Server, Tcp, Workers};
 
+use crate::admin::Admin;
 use crate::app::App;
 use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead, Requirements};
 use crate::handler::Chain;
@@ -37,7 +38,22 @@ impl App {
         let variables = crate::defaults::variables_of_process();
         let (defaults, orders) = self.current_defaults().clone().with_variables(variables)?;
         self = self.defaults(|_| defaults.clone());
+        // Before anything is counted.
+        #[cfg(feature = "prometheus")]
+        let recorder = defaults
+            .admin
+            .is_some()
+            .then(crate::admin::Recorder::install);
         let service = self.build()?;
+        let admin = match &defaults.admin {
+            Some(address) => Some(Admin {
+                server: bind(address).await?,
+                service: service.clone(),
+                #[cfg(feature = "prometheus")]
+                recorder: recorder.flatten(),
+            }),
+            None => None,
+        };
         let server = match orders.listen {
             Some(listen) => bind(listen).await?,
             None => bind(address).await?,
@@ -46,7 +62,16 @@ impl App {
         if let Ok(address) = server.local_addr() {
             tracing::info!(%address, "listening");
         }
-        serve(service, server, told_to_end()).await
+        let serving = serve(service, server, told_to_end());
+        match admin {
+            None => serving.await,
+            // Whoever asks there is answered to the end.
+            Some(admin) => tokio::select! {
+                biased;
+                served = serving => served,
+                failed = admin.serve() => failed,
+            },
+        }
     }
 
     /// Serves the application on a [`Server`], until the process is told to end (`SIGTERM` or Ctrl-C).

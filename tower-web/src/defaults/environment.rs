@@ -99,6 +99,8 @@ impl Defaults {
             "SPAN" => self.span = switch(value)?,
             "SECURITY_HEADERS" => self.security_headers = switch(value)?,
             "COMPRESSION" => self.compression = switch(value)?,
+            "METRICS" => self.metrics = switch(value)?,
+            "ADMIN" => self.admin = unless_off(value, |value| Ok(value.to_owned()))?,
             "HEALTH" => self.health = switch(value)?,
             "MAX_CONNECTIONS" => self.max_connections = unless_off(value, count)?,
             "HEAD_TIMEOUT" => self.head_timeout = time(value)?,
@@ -116,6 +118,7 @@ impl Defaults {
 
 /// The names after the prefix, as `set` knows them.
 const NAMES: &[&str] = &[
+    "ADMIN",
     "BODY_LIMIT",
     "BODY_TIMEOUT",
     "COMPRESSION",
@@ -129,6 +132,7 @@ const NAMES: &[&str] = &[
     "LISTEN",
     "MAX_CONNECTIONS",
     "MAX_IN_FLIGHT",
+    "METRICS",
     "REQUEST_ID",
     "SECURITY_HEADERS",
     "SPAN",

@@ -23,6 +23,8 @@ use super::current::{self, Facts};
 use super::protection;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::trace_context::TraceContext;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Metrics, Told};
 use crate::problem::{OnProblem, Problem, ProblemFacts};
 use crate::respond::{IntoResponse, Response};
 
@@ -35,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) on_problem: Option<OnProblem>,
     /// The paths of the routes, by their numbers.
     patterns: Vec<String>,
+    #[cfg(feature = "metrics")]
+    metrics: Option<Metrics>,
     /// How many requests are being answered.
     in_flight: AtomicUsize,
 }
@@ -46,6 +50,8 @@ impl Shared {
         patterns: Vec<String>,
     ) -> Self {
         Self {
+            #[cfg(feature = "metrics")]
+            metrics: defaults.metrics.then(|| Metrics::new(&patterns)),
             defaults,
             on_problem,
             patterns,
@@ -56,6 +62,10 @@ impl Shared {
     /// Counts a request in. Says whether there are too many.
     #[inline]
     fn enter(&self) -> bool {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = &self.metrics {
+            metrics.came();
+        }
         // Relaxed: it counts, and orders nothing.
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.defaults.max_in_flight.is_some_and(|max| before >= max)
@@ -73,6 +83,8 @@ pub(crate) struct Shell {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether there were too many others when it came.
     is_too_much: bool,
+    #[cfg(feature = "metrics")]
+    method: Told,
     /// Which codings the client understands.
     #[cfg(feature = "compression")]
     accepts: Option<HeaderValue>,
@@ -108,9 +120,11 @@ impl Shell {
             }
         }
         Self {
-            came: defaults.handler_timeout.is_some().then(Instant::now),
+            came: defaults.needs_clock().then(Instant::now),
             timer: None,
             is_too_much: shared.enter(),
+            #[cfg(feature = "metrics")]
+            method: Told::of(&request.method),
             #[cfg(feature = "compression")]
             accepts: wanted.accept_encoding.cloned(),
             asked: shared.on_problem.is_some().then(|| AskedFor::of(request)),
@@ -216,6 +230,15 @@ impl Shell {
         #[cfg(feature = "compression")]
         if defaults.compression {
             response = compression::compress(self.accepts.as_ref(), is_head, response);
+        }
+        #[cfg(feature = "metrics")]
+        if let (Some(metrics), Some(came)) = (&self.shared.metrics, self.came) {
+            metrics.answered(
+                self.facts.route,
+                self.method,
+                response.status(),
+                came.elapsed(),
+            );
         }
         if !self.span.is_disabled() {
             self.record(&response);
@@ -352,5 +375,9 @@ fn span_of(facts: &Facts, request: &Parts) -> Span {
 impl Drop for Shell {
     fn drop(&mut self) {
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = &self.shared.metrics {
+            metrics.went();
+        }
     }
 }

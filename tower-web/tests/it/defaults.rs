@@ -372,6 +372,7 @@ fn each_default_can_be_turned_off() {
         .span(false)
         .security_headers(false)
         .compression(false)
+        .metrics(false)
         .health(false)
         .max_connections(None)
         .idle_timeout(None)

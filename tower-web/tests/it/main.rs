@@ -20,6 +20,8 @@ mod files;
 mod foreign;
 mod layers;
 mod macros;
+#[cfg(feature = "prometheus")]
+mod metrics;
 mod mistakes;
 #[cfg(feature = "multipart")]
 mod multipart;
