@@ -1,6 +1,7 @@
 //! What the protocol promises, on both sides, in memory; and on sockets, what needs them.
 
 mod compressed;
+mod corpus;
 mod deadlines;
 mod echo;
 mod ends;
@@ -11,4 +12,5 @@ mod raw;
 mod responses;
 mod services;
 mod sockets;
+mod targets;
 mod web;
