@@ -221,8 +221,9 @@ impl Builder {
         self
     }
 
-    /// How many requests may be waiting to be accepted though the peer has reset them; 200 by default, as many as
-    /// may be open: a client whose calls all run out of time at once resets all of them.
+    /// How many requests may be waiting to be accepted though the peer has reset them; 1000 by default, as many as it
+    /// may reset at all: a client whose calls run out of time at once resets those that are open, opens others in
+    /// their place, and resets those.
     ///
     /// More end the connection with ENHANCE_YOUR_CALM (CVE-2023-44487, "rapid reset").
     #[must_use]
@@ -281,8 +282,8 @@ impl Default for Builder {
 /// How long a frame may be: large messages then take few of them, and few writes.
 const FRAME: u32 = 64 * 1024;
 
-/// How many requests may be reset before they are accepted; resets altogether have a bound of their own.
-const PENDING_RESETS: usize = 200;
+/// How many requests may be reset before they are accepted: as many as may be reset altogether.
+const PENDING_RESETS: usize = 1000;
 
 /// How much of a body may be unread, where nobody says otherwise.
 const WINDOW: u32 = 1024 * 1024;
