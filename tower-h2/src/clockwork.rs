@@ -17,6 +17,8 @@ pub(crate) struct Times {
     pub(crate) keep_alive_while_idle: bool,
     /// So long bytes may wait to be written without any being taken.
     pub(crate) write: Option<Duration>,
+    /// So long the peer may keep a stream's window shut; each stream sees to it itself.
+    pub(crate) stream: Option<Duration>,
     /// So long a block of header fields may take.
     pub(crate) head: Option<Duration>,
     /// So long no stream may be open.

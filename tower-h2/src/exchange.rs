@@ -35,7 +35,7 @@ pin_project! {
             #[pin]
             call: F,
             respond: SendResponse<SendBuf<B::Data>>,
-            head_only: bool,
+            manner: Manner,
         },
         /// The head is sent, and the body follows.
         Sending {
@@ -44,6 +44,15 @@ pin_project! {
         },
         Done,
     }
+}
+
+/// How a response is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// It has no content, whatever the service says.
+    pub(crate) head_only: bool,
+    /// How long the peer may keep the stream's window shut.
+    pub(crate) timeout: Option<Duration>,
 }
 
 pin_project! {
@@ -64,13 +73,13 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// An exchange whose response has no content, whatever the service says, where `head_only`.
-    pub(crate) fn new(call: F, respond: SendResponse<SendBuf<B::Data>>, head_only: bool) -> Self {
+    /// An exchange whose response is sent in this manner.
+    pub(crate) fn new(call: F, respond: SendResponse<SendBuf<B::Data>>, manner: Manner) -> Self {
         Self {
             step: Step::Calling {
                 call,
                 respond,
-                head_only,
+                manner,
             },
         }
     }
@@ -80,12 +89,12 @@ where
         self: Pin<&mut Self>,
         call: F,
         respond: SendResponse<SendBuf<B::Data>>,
-        head_only: bool,
+        manner: Manner,
     ) {
         self.project().step.set(Step::Calling {
             call,
             respond,
-            head_only,
+            manner,
         });
     }
 
@@ -97,7 +106,7 @@ where
                 StepProj::Calling {
                     call,
                     respond,
-                    head_only,
+                    manner,
                 } => {
                     let Poll::Ready(answer) = call.poll(cx) else {
                         return poll_reset(respond, cx).map(Err);
@@ -110,7 +119,7 @@ where
                             return Poll::Ready(Err(Error::because(ErrorKind::Service, error)));
                         }
                     };
-                    match send_head(respond, response, *head_only)? {
+                    match send_head(respond, response, *manner)? {
                         Some(body) => step.set(Step::Sending { body }),
                         None => return Poll::Ready(Ok(())),
                     }
@@ -171,7 +180,7 @@ where
 fn send_head<B>(
     respond: &mut SendResponse<SendBuf<B::Data>>,
     response: Response<B>,
-    head_only: bool,
+    manner: Manner,
 ) -> Result<Option<SendBody<B>>, Error>
 where
     B: Body,
@@ -185,7 +194,7 @@ where
         let why = "an informational status can't be a response";
         return Err(Error::because(ErrorKind::Service, why));
     }
-    let bodiless = head_only
+    let bodiless = manner.head_only
         || head.status == StatusCode::NO_CONTENT
         || head.status == StatusCode::NOT_MODIFIED;
     let last = bodiless || body.is_end_stream();
@@ -195,7 +204,7 @@ where
     let stream = respond
         .send_response(Response::from_parts(head, ()), last)
         .map_err(Error::from_h2)?;
-    Ok((!last).then(|| SendBody::new(stream, body)))
+    Ok((!last).then(|| SendBody::new(stream, body).with_timeout(manner.timeout)))
 }
 
 /// While the service is at work, a reset by the peer, or the end of the connection, ends the exchange.

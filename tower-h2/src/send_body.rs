@@ -4,11 +4,14 @@ use std::future::Future;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
+use tokio::time::{Sleep, sleep};
 
 use crate::failure::reason_for;
 use crate::{Error, ErrorKind};
@@ -21,10 +24,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// and one chunk, beyond the peer's window.
 const CREDIT: usize = 16 * 1024;
 
-/// What is handed to h2: a chunk of a body, or nothing, which carries the end of the stream.
+/// What is handed to h2: a chunk of a body, a part of one, or nothing, which carries the end of the stream.
 #[derive(Debug)]
 pub(crate) enum SendBuf<D> {
     Data(D),
+    Part(Bytes),
     End,
 }
 
@@ -36,9 +40,20 @@ pin_project! {
     {
         stream: SendStream<SendBuf<B::Data>>,
         credit: usize,
+        // Where the peer may not keep the window shut for ever.
+        held: Option<Box<Held<B::Data>>>,
         #[pin]
         body: B,
     }
+}
+
+/// Hands over no more than the peer has room for, and gives up a peer that makes none.
+struct Held<D> {
+    timeout: Duration,
+    /// What waits for room, and whether it is the last of the body.
+    data: Option<(D, bool)>,
+    /// Made when there is no room.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> SendBody<B>
@@ -50,8 +65,21 @@ where
         Self {
             stream,
             credit: CREDIT,
+            held: None,
             body,
         }
+    }
+
+    /// Resets the stream when the peer has had no room for as long as `timeout`.
+    pub(crate) fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.held = timeout.map(|timeout| {
+            Box::new(Held {
+                timeout,
+                data: None,
+                timer: None,
+            })
+        });
+        self
     }
 
     /// Ends the stream before its time.
@@ -70,9 +98,18 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            if *this.credit == 0 {
-                ready!(poll_room(this.stream, cx))?;
-                *this.credit = CREDIT;
+            match this.held {
+                Some(held) => {
+                    let is_over = ready!(held.poll(this.stream, cx))?;
+                    if is_over {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                None if *this.credit == 0 => {
+                    ready!(poll_room(this.stream, cx))?;
+                    *this.credit = CREDIT;
+                }
+                None => {}
             }
             let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) else {
                 return poll_reset(this.stream, cx).map(Err);
@@ -90,6 +127,10 @@ where
                 Ok(data) => {
                     let last = this.body.is_end_stream();
                     let length = data.remaining();
+                    if let (Some(held), 1..) = (&mut *this.held, length) {
+                        held.data = Some((data, last));
+                        continue;
+                    }
                     if length > 0 || last {
                         sent(this.stream.send_data(SendBuf::Data(data), last))?;
                     }
@@ -106,6 +147,54 @@ where
             }
         }
     }
+}
+
+impl<D: Buf> Held<D> {
+    /// Hands over what waits, as the peer makes room. Says whether that was the last of the body.
+    fn poll(
+        &mut self,
+        stream: &mut SendStream<SendBuf<D>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Error>> {
+        while let Some((data, last)) = &mut self.data {
+            let (left, last) = (data.remaining(), *last);
+            stream.reserve_capacity(left);
+            let room = match stream.capacity() {
+                0 => match poll_capacity(stream, cx) {
+                    Poll::Ready(room) => room?,
+                    Poll::Pending => {
+                        ready!(poll_timer(&mut self.timer, self.timeout, cx));
+                        stream.send_reset(Reason::CANCEL);
+                        let why = "the peer keeps the stream's window shut";
+                        return Poll::Ready(Err(Error::because(ErrorKind::Timeout, why)));
+                    }
+                },
+                room => room,
+            };
+            self.timer = None;
+            if room < left {
+                let part = data.copy_to_bytes(room);
+                sent(stream.send_data(SendBuf::Part(part), false))?;
+            } else if let Some((data, _)) = self.data.take() {
+                sent(stream.send_data(SendBuf::Data(data), last))?;
+                return Poll::Ready(Ok(last));
+            }
+        }
+        Poll::Ready(Ok(false))
+    }
+}
+
+/// Without a runtime there is no time, and the peer is waited for.
+fn poll_timer(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if timer.is_none() && Handle::try_current().is_err() {
+        return Poll::Pending;
+    }
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+    timer.as_mut().poll(cx)
 }
 
 /// What h2 says to a frame. It refuses those of a stream that is closed already.
@@ -126,8 +215,16 @@ fn poll_room<D: Buf>(
     if stream.capacity() > 0 {
         return Poll::Ready(Ok(()));
     }
+    poll_capacity(stream, cx).map_ok(|_| ())
+}
+
+/// Waits until there is room for more of what was asked for.
+fn poll_capacity<D: Buf>(
+    stream: &mut SendStream<SendBuf<D>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, Error>> {
     match ready!(stream.poll_capacity(cx)) {
-        Some(Ok(_)) => Poll::Ready(Ok(())),
+        Some(Ok(room)) => Poll::Ready(Ok(room)),
         Some(Err(error)) => Poll::Ready(Err(Error::from_h2(error))),
         // The stream is closed, and this says why.
         None => match stream.poll_reset(cx) {
@@ -150,6 +247,7 @@ impl<D: Buf> Buf for SendBuf<D> {
     fn remaining(&self) -> usize {
         match self {
             Self::Data(data) => data.remaining(),
+            Self::Part(part) => part.remaining(),
             Self::End => 0,
         }
     }
@@ -157,6 +255,7 @@ impl<D: Buf> Buf for SendBuf<D> {
     fn chunk(&self) -> &[u8] {
         match self {
             Self::Data(data) => data.chunk(),
+            Self::Part(part) => part.chunk(),
             Self::End => &[],
         }
     }
@@ -164,6 +263,7 @@ impl<D: Buf> Buf for SendBuf<D> {
     fn advance(&mut self, count: usize) {
         match self {
             Self::Data(data) => data.advance(count),
+            Self::Part(part) => part.advance(count),
             Self::End => debug_assert_eq!(count, 0, "nothing to advance over"),
         }
     }
@@ -171,6 +271,7 @@ impl<D: Buf> Buf for SendBuf<D> {
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         match self {
             Self::Data(data) => data.chunks_vectored(slices),
+            Self::Part(part) => part.chunks_vectored(slices),
             Self::End => 0,
         }
     }

@@ -73,6 +73,7 @@ impl Builder {
                 keep_alive_timeout: Duration::from_secs(20),
                 keep_alive_while_idle: true,
                 write: Some(Duration::from_secs(30)),
+                stream: None,
                 head: Some(Duration::from_secs(15)),
                 idle: None,
                 age: None,
@@ -133,11 +134,22 @@ impl Builder {
 
     /// How long bytes may wait to be sent without the peer taking any; 30 s by default.
     ///
-    /// It is about the transport. A peer that only keeps a stream's window shut is waited for, and costs no
-    /// more than a chunk of that stream's body.
+    /// It is about the transport. A peer that only keeps a stream's window shut is waited for, unless
+    /// [`with_stream_write_timeout`](Self::with_stream_write_timeout) says how long.
     #[must_use]
     pub fn with_write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.times.write = timeout.into();
+        self
+    }
+
+    /// How long the peer may keep a stream's window shut while there is something to send on it; not bounded by
+    /// default, as a receiver of messages may stop reading for as long as it likes.
+    ///
+    /// The stream is reset with CANCEL, and the others go on. Where it is bounded, no more of a response is taken
+    /// from the service than the peer has room for, and one frame.
+    #[must_use]
+    pub fn with_stream_write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.times.stream = timeout.into();
         self
     }
 

@@ -117,7 +117,7 @@ where
                 timer: None,
                 draining: false,
             },
-            requests: Requests::new(service),
+            requests: Requests::new(service, times.stream),
             received: 0,
         }
     }

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::exchange::{Exchange, Paced};
+use crate::exchange::{Exchange, Manner, Paced};
 use crate::fields::announced_length;
 use crate::pace::Pace;
 use crate::send_body::SendBuf;
@@ -63,6 +63,8 @@ where
     pace: Arc<Pace>,
     /// What counts as slow.
     bar: Duration,
+    /// How long the peer may keep a stream's window shut.
+    stream_timeout: Option<Duration>,
     /// The service can't take requests any more.
     failed: Option<Error>,
 }
@@ -72,9 +74,10 @@ where
     S: Service<Request<RecvBody>>,
     B: Body,
 {
-    pub(super) fn new(service: S) -> Self {
+    pub(super) fn new(service: S, stream_timeout: Option<Duration>) -> Self {
         Self {
             service,
+            stream_timeout,
             accepted: VecDeque::new(),
             spare: None,
             waiting: Vec::new(),
@@ -230,7 +233,10 @@ where
                 respond.send_reset(Reason::PROTOCOL_ERROR);
                 continue;
             }
-            let head_only = *request.method() == Method::HEAD;
+            let manner = Manner {
+                head_only: *request.method() == Method::HEAD,
+                timeout: self.stream_timeout,
+            };
             let length = announced_length(request.headers());
             let request = request.map(|stream| RecvBody::new(stream, length));
             let Ok(call) = catch_unwind(AssertUnwindSafe(|| self.service.call(request))) else {
@@ -239,10 +245,10 @@ where
             };
             let exchange = match self.spare.take() {
                 Some(mut spare) => {
-                    spare.as_mut().renew(call, respond, head_only);
+                    spare.as_mut().renew(call, respond, manner);
                     spare
                 }
-                None => Box::pin(Exchange::new(call, respond, head_only)),
+                None => Box::pin(Exchange::new(call, respond, manner)),
             };
             start = self.begin(exchange, start, cx);
         }

@@ -195,6 +195,60 @@ async fn a_reader_whose_window_is_shut_gets_no_more_than_its_window() {
     assert_eq!(received, 66_535);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
+    let (near, far) = tokio::io::duplex(1024 * 1024);
+    let builder = server::Builder::new().with_stream_write_timeout(SECOND * 30);
+    let _server = tokio::spawn(builder.serve_connection(far, service_fn(endless)));
+    let mut wire = Wire::client(near).await;
+    wire.send(WINDOW_UPDATE, 0, 0, &10_000_000_u32.to_be_bytes())
+        .await;
+    for stream in [1, 3] {
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, &post(&[]))
+            .await;
+    }
+    let start = Instant::now();
+    let reset = loop {
+        let frame = wire.next().await.unwrap();
+        if frame.kind == RST_STREAM {
+            break frame;
+        }
+        // The one reads on, slowly, and the other doesn't.
+        if frame.kind == DATA && frame.stream == 3 {
+            tokio::time::sleep(SECOND / 10).await;
+            let length = u32::try_from(frame.payload.len()).unwrap();
+            wire.send(WINDOW_UPDATE, 0, 3, &length.to_be_bytes()).await;
+        }
+    };
+    assert_eq!((reset.stream, &reset.payload[..]), (1, &[0, 0, 0, 8][..]));
+    // What it had sent before is read first.
+    assert!((30..60).contains(&start.elapsed().as_secs()));
+    wire.next_of(DATA).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_response_waits_for_a_window_no_longer_than_a_long_one() {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let builder = server::Builder::new().with_stream_write_timeout(SECOND * 30);
+    let _server = tokio::spawn(builder.serve_connection(far, service_fn(echo)));
+    let mut wire = Wire::client(near).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE is none.
+    wire.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+    for stream in [1, 3] {
+        wire.send(HEADERS, END_HEADERS, stream, &post(&[])).await;
+        wire.send(DATA, END_STREAM, stream, b"hello").await;
+    }
+    tokio::time::sleep(SECOND * 29).await;
+    // What there is room for is sent at once, as a peer may wait for it before it makes more.
+    wire.send(WINDOW_UPDATE, 0, 3, &2_u32.to_be_bytes()).await;
+    assert_eq!(wire.next_of(DATA).await.payload, &b"he"[..]);
+    let start = Instant::now();
+    assert_eq!(wire.next_of(RST_STREAM).await.stream, 1);
+    assert_eq!(start.elapsed().as_secs(), 1);
+    wire.send(WINDOW_UPDATE, 0, 3, &10_u32.to_be_bytes()).await;
+    assert_eq!(wire.next_of(DATA).await.payload, &b"llo"[..]);
+}
+
 /// The server ends the connection for what was sent, and calmly.
 async fn calmed<IO: AsyncRead + Unpin>(mut wire: Wire<IO>, server: Served) {
     let goaway = wire.next_of(GOAWAY).await;
