@@ -197,6 +197,7 @@ where
     pub fn graceful_shutdown(self: Pin<&mut Self>) {
         let this = self.project();
         *this.draining = true;
+        this.link.tell_draining();
         match this.stage.project() {
             StageProj::Detecting { .. } => {}
             StageProj::Http1 { http1 } => http1.graceful_shutdown(),
@@ -223,12 +224,7 @@ where
     let Detecting { io, service, seen } = detecting;
     let wire = Wire::new(io, Arc::clone(link)).with_replay(Bytes::from(seen));
     let is_http1 = detected == Detected::Http1;
-    let requests = Requests::new(
-        service,
-        Arc::clone(link),
-        values.vets && is_http1,
-        values.attaches_info,
-    );
+    let requests = Requests::new(service, Arc::clone(link), values.vets, values.attaches_info);
     if is_http1 {
         let io = TokioIo::new(wire.with_http1(values.vets));
         let http1 = values.http1.serve_connection(io, requests).with_upgrades();

@@ -19,7 +19,7 @@ use crate::Incoming;
 use crate::date;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Over};
-use crate::vetting::{KnownHost, Refusal, vet};
+use crate::vetting::{KnownHost, Refusal, vet, vet_http2};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -185,9 +185,22 @@ where
     fn call(&mut self, request: Request<RecvBody>) -> Exchange<S> {
         self.link.begin();
         let mut request = request.map(|body| Incoming::http2(body, Arc::clone(&self.link)));
-        self.attach_info(&mut request);
+        let vetted = if self.vets {
+            vet_http2(&request, self.known_host.get_mut())
+        } else {
+            Ok(())
+        };
+        let state = match vetted {
+            Ok(()) => {
+                self.attach_info(&mut request);
+                call(self.service.get_mut(), || request)
+            }
+            Err(refusal) => State::Refused {
+                status: refused(refusal),
+            },
+        };
         Exchange {
-            state: call(self.service.get_mut(), || request),
+            state,
             over: Some(Over::new(Arc::clone(&self.link))),
             protocol: Protocol::Http2,
         }

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_h2::RecvBody;
 
-use crate::link::{ConnectInfo, Link};
+use crate::link::{ConnectInfo, Draining, Link};
 use crate::{Error, ErrorKind};
 
 /// The body of a request, as it comes from the connection.
@@ -97,6 +97,12 @@ impl Incoming {
     /// Facts about the connection that it comes by; none where it is of no connection.
     pub fn connect_info(&self) -> Option<&ConnectInfo> {
         self.link.as_ref().map(|link| &link.info)
+    }
+
+    /// Tells when the connection that it comes by is to end, for a response that would go on for ever. Never, where it is of
+    /// no connection.
+    pub fn draining(&self) -> Draining {
+        Draining::new(self.link.clone())
     }
 
     /// Lets go of the rest, if there is any.

@@ -23,7 +23,8 @@
 //!
 //! HTTP/1.1 requests that RFC 9112 forbids get status 400 and the end of the connection, before the service
 //! sees them: a `Host` that is missing, repeated or none; a `Content-Length` beside a `Transfer-Encoding`; a target
-//! of a form that its method doesn't allow. See [`without_vetting`](Settings::without_vetting). hyper refuses
+//! of a form that its method doesn't allow, or with a fragment. So they do in a later request of a pipelined batch. Over
+//! HTTP/2 the same holds for `:authority` and `Host`, which must agree where both are there. See [`without_vetting`](Settings::without_vetting). hyper refuses
 //! what doesn't parse, and [`tower_h2`] what RFC 9113 forbids, and floods.
 //!
 //! # What it costs
@@ -79,7 +80,7 @@ mod workers;
 pub use crate::connection::Connection;
 pub use crate::failure::{Error, ErrorKind};
 pub use crate::incoming::Incoming;
-pub use crate::link::{Address, ConnectInfo};
+pub use crate::link::{Address, ConnectInfo, Draining};
 pub use crate::listen::{Accept, Tcp};
 pub use crate::server::{Handle, Server};
 pub use crate::settings::{Protocols, Settings};

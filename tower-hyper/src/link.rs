@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 /// Facts about the connection that a request came by.
 ///
 /// A request's body has them ([`Incoming::connect_info`](crate::Incoming::connect_info)); with
@@ -162,6 +164,48 @@ pub(crate) struct Link {
     releasing: AtomicBool,
     /// The driver has handed the transport over, to what was upgraded to.
     handed_over: AtomicBool,
+    /// No more requests are wanted.
+    draining: AtomicBool,
+    drained: Notify,
+}
+
+/// Tells whether a connection is to end: the server drains, or the connection has reached its age.
+///
+/// For a response that would go on for ever, as a stream of events: what is still open at the end of the drain is cut. It
+/// comes from [`Incoming::draining`](crate::Incoming::draining). A clone costs a reference count.
+#[derive(Debug, Clone)]
+pub struct Draining {
+    link: Option<Arc<Link>>,
+}
+
+impl Draining {
+    pub(crate) fn new(link: Option<Arc<Link>>) -> Self {
+        Self { link }
+    }
+
+    /// Whether it is to end.
+    pub fn has_begun(&self) -> bool {
+        // Acquire: pairs with `tell_draining`.
+        let link = self.link.as_ref();
+        link.is_some_and(|link| link.draining.load(Ordering::Acquire))
+    }
+
+    /// Waits until it is to end. Never ends where there is no connection.
+    ///
+    /// **Cancellation.** Dropping the future loses nothing.
+    pub async fn wait(&self) {
+        let Some(link) = &self.link else {
+            return std::future::pending().await;
+        };
+        loop {
+            // In line first, then look: what is told in between wakes.
+            let told = link.drained.notified();
+            if self.has_begun() {
+                return;
+            }
+            told.await;
+        }
+    }
 }
 
 /// How far a connection has come. Two that are equal mean that nothing has happened in between.
@@ -191,7 +235,15 @@ impl Link {
             holding: AtomicBool::new(false),
             releasing: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            drained: Notify::new(),
         }
+    }
+
+    /// Tells whoever answers for long that the connection is to end.
+    pub(crate) fn tell_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.drained.notify_waiters();
     }
 
     /// How far an HTTP/1.1 connection has come.

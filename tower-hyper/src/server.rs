@@ -543,6 +543,17 @@ impl Handle {
         self.gate.tell(Order::Drain);
     }
 
+    /// Waits until the server drains, whoever has told it to: a handle, or the signal that
+    /// [`serve_with_shutdown`](Server::serve_with_shutdown) waits for. Ends as well where the server is dropped.
+    ///
+    /// For whatever has to learn of it besides connections. A response that goes on for ever learns it of its
+    /// connection, by [`Incoming::draining`], which also tells when that has reached its age.
+    ///
+    /// **Cancellation.** Dropping the future loses nothing.
+    pub async fn draining(&self) {
+        self.gate.told(Order::Drain).await;
+    }
+
     /// Waits until the server was told to stop, by whomever.
     pub async fn stopping(&self) {
         self.gate.told(Order::Drain).await;

@@ -44,6 +44,7 @@ pub(crate) struct Values {
     pub(crate) protocols: Protocols,
     pub(crate) http1: hyper::server::conn::http1::Builder,
     pub(crate) http2: tower_h2::server::Builder,
+    extended_connect: bool,
     pub(crate) vets: bool,
     pub(crate) attaches_info: bool,
 }
@@ -82,15 +83,19 @@ impl Settings {
                 body_timeout: Some(Duration::from_secs(30)),
                 protocols: Protocols::Both,
                 http1,
-                http2: http2(HEAD),
+                http2: tower_h2::server::Builder::new(),
+                extended_connect: false,
                 vets: true,
                 attaches_info: false,
             }),
         }
+        .change(|_| {})
     }
 
     fn change(mut self, change: impl FnOnce(&mut Values)) -> Self {
-        change(Arc::make_mut(&mut self.values));
+        let values = Arc::make_mut(&mut self.values);
+        change(values);
+        values.bound_http2();
         self
     }
 
@@ -101,10 +106,7 @@ impl Settings {
     /// and the head itself.
     #[must_use]
     pub fn with_head_timeout(self, timeout: Duration) -> Self {
-        self.change(|values| {
-            values.bounds.head = timeout;
-            values.http2 = values.http2.clone().with_head_timeout(timeout);
-        })
+        self.change(|values| values.bounds.head = timeout)
     }
 
     /// How long a connection may stay open between requests; 75 seconds by default, `None` for ever.
@@ -122,6 +124,9 @@ impl Settings {
 
     /// How long the reader of responses may take nothing though there is something to send; 30 seconds by
     /// default, `None` for ever.
+    ///
+    /// A client of HTTP/2 that keeps the window of one stream shut for as long has that stream reset, and goes on with
+    /// the others.
     #[must_use]
     pub fn with_write_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         self.change(|values| values.bounds.write = timeout.into())
@@ -191,24 +196,25 @@ impl Settings {
     }
 
     /// The limits and settings of HTTP/2, over which those of this type come.
-    ///
-    /// To extended CONNECT (RFC 8441), for WebSockets, it has to be told:
-    /// [`with_extended_connect`](tower_h2::server::Builder::with_extended_connect).
     #[must_use]
     pub fn with_http2(self, http2: tower_h2::server::Builder) -> Self {
-        self.change(|values| {
-            values.http2 = http2
-                .with_head_timeout(values.bounds.head)
-                .with_handshake_timeout(None)
-                .with_write_timeout(None);
-        })
+        self.change(|values| values.http2 = http2)
     }
 
-    /// Lets HTTP/1.1 requests through whose `Host` is missing, repeated or malformed, whose target has a
-    /// form that their method doesn't allow, or which have two lengths.
+    /// Lets clients of HTTP/2 open WebSockets and other tunnels by extended CONNECT (RFC 8441); refused by default.
     ///
-    /// By default they are answered with status 400, as RFC 9112, sections 3.2 and 3.2.4 demand: what
-    /// differs between two parsers is what smuggles requests.
+    /// Such a request has a [`Protocol`](tower_h2::Protocol) in its extensions, and its bodies are the two ways of the
+    /// tunnel.
+    #[must_use]
+    pub fn with_extended_connect(self) -> Self {
+        self.change(|values| values.extended_connect = true)
+    }
+
+    /// Lets requests through whose `Host` is missing, repeated or malformed, or isn't the target's authority, whose
+    /// target has a form that their method doesn't allow, or which have two lengths.
+    ///
+    /// By default they are answered with status 400, as RFC 9112, sections 3.2 and 3.2.4, and RFC 9113, section 8.3.1
+    /// demand: what differs between two parsers is what smuggles requests.
     #[must_use]
     pub fn without_vetting(self) -> Self {
         self.change(|values| values.vets = false)
@@ -251,13 +257,22 @@ impl Settings {
     }
 }
 
-/// HTTP/2 with the defaults. What the driver of the connection bounds isn't bounded twice; the heads after
-/// the first it can't see.
-fn http2(head: Duration) -> tower_h2::server::Builder {
-    tower_h2::server::Builder::new()
-        .with_head_timeout(head)
-        .with_handshake_timeout(None)
-        .with_write_timeout(None)
+impl Values {
+    /// What the driver of the connection bounds isn't bounded twice; the heads after the first, and single streams, it
+    /// can't see.
+    fn bound_http2(&mut self) {
+        let mut http2 = self
+            .http2
+            .clone()
+            .with_head_timeout(self.bounds.head)
+            .with_handshake_timeout(None)
+            .with_write_timeout(None)
+            .with_stream_write_timeout(self.bounds.write);
+        if self.extended_connect {
+            http2 = http2.with_extended_connect();
+        }
+        self.http2 = http2;
+    }
 }
 
 impl Default for Settings {

@@ -1,4 +1,4 @@
-//! Refuses HTTP/1.1 requests that parse, but that RFC 9110 and RFC 9112 forbid.
+//! Refuses requests that parse, but that RFC 9110, RFC 9112 and RFC 9113 forbid.
 
 use http::header::{EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
@@ -10,6 +10,7 @@ pub(crate) enum Refusal {
     NoHost,
     ManyHosts,
     BadHost,
+    OtherHost,
     BadTarget,
     Expectation,
     Ambiguous,
@@ -28,6 +29,7 @@ impl Refusal {
             Self::NoHost => "the Host field is missing",
             Self::ManyHosts => "there is more than one Host field",
             Self::BadHost => "the Host field isn't a host",
+            Self::OtherHost => "the Host field names another host than the target",
             Self::BadTarget => "the request's target has a form that its method doesn't allow",
             Self::Ambiguous => "it has two lengths, or its target a fragment",
             Self::Expectation => "the expectation can't be met",
@@ -50,6 +52,58 @@ pub(crate) fn vet<B: Body>(request: &mut Request<B>, known: &mut KnownHost) -> R
     } else {
         vet_authority(request)
     }
+}
+
+/// Says whether a request over HTTP/2 may reach the service. A `Host` field that is there must say what `:authority`
+/// says (RFC 9113, section 8.3.1).
+#[inline]
+pub(crate) fn vet_http2<B: Body>(
+    request: &Request<B>,
+    known: &mut KnownHost,
+) -> Result<(), Refusal> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let authority = uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    if authority.is_none() || headers.contains_key(HOST) {
+        vet_host(Version::HTTP_11, headers, known)?;
+    }
+    if let Some(authority) = authority {
+        if !known.is(authority) {
+            return Err(Refusal::BadTarget);
+        }
+        match headers.get(HOST) {
+            Some(host) if !is_same_host(authority, host.as_bytes(), uri.scheme_str()) => {
+                return Err(Refusal::OtherHost);
+            }
+            _ => {}
+        }
+    }
+    if !request.body().is_end_stream() {
+        vet_expectation(headers)?;
+    }
+    if *request.method() != Method::CONNECT {
+        return vet_path(request.method(), uri.path());
+    }
+    // An extended one has a path, and needs no port (RFC 8441, section 4).
+    let has_port = || {
+        uri.authority()
+            .is_some_and(|authority| authority.port_u16().is_some())
+    };
+    if uri.path().is_empty() && !has_port() {
+        return Err(Refusal::BadTarget);
+    }
+    Ok(())
+}
+
+/// Whether both name the same host and port, where the scheme has a port of its own.
+fn is_same_host(a: &[u8], b: &[u8], scheme: Option<&str>) -> bool {
+    let port: &[u8] = match scheme {
+        Some("https") => b":443",
+        _ => b":80",
+    };
+    let name = |host| <[u8]>::strip_suffix(host, port).unwrap_or(host);
+    a.eq_ignore_ascii_case(b) || name(a).eq_ignore_ascii_case(name(b))
 }
 
 fn vet_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -284,6 +338,43 @@ mod tests {
         let mut request = request("GET", "http://real:8080/x", &["fake"]);
         assert_eq!(vet(&mut request, &mut KnownHost::default()), Ok(()));
         assert_eq!(request.headers()[HOST], "real:8080");
+    }
+
+    #[test]
+    fn over_http_2_the_host_is_the_authority() {
+        let outcome = |method, target, hosts: &[&str]| {
+            vet_http2(&request(method, target, hosts), &mut KnownHost::default())
+        };
+        for (target, hosts) in [
+            ("http://a/x", &[][..]),
+            ("http://a/x", &["a"]),
+            ("http://A:80/x", &["a"]),
+            ("https://a/x", &["a:443"]),
+            ("/x", &["a"]),
+        ] {
+            assert_eq!(outcome("GET", target, hosts), Ok(()), "{target} {hosts:?}");
+        }
+        for (target, hosts, refusal) in [
+            ("/x", &[][..], Refusal::NoHost),
+            ("/x", &["a", "a"], Refusal::ManyHosts),
+            ("/x", &["a b"], Refusal::BadHost),
+            ("http://a/x", &["a", "a"], Refusal::ManyHosts),
+            ("http://a/x", &[""], Refusal::BadHost),
+            ("http://a/x", &["b"], Refusal::OtherHost),
+            ("http://a/x", &["a:443"], Refusal::OtherHost),
+            ("https://a/x", &["a:80"], Refusal::OtherHost),
+            ("http://u@a/x", &[], Refusal::BadTarget),
+        ] {
+            assert_eq!(
+                outcome("GET", target, hosts),
+                Err(refusal),
+                "{target} {hosts:?}"
+            );
+        }
+        assert_eq!(outcome("OPTIONS", "*", &["a"]), Ok(()));
+        assert_eq!(outcome("GET", "*", &["a"]), Err(Refusal::BadTarget));
+        assert_eq!(outcome("CONNECT", "a:80", &[]), Ok(()));
+        assert_eq!(outcome("CONNECT", "a", &[]), Err(Refusal::BadTarget));
     }
 
     #[test]

@@ -129,11 +129,13 @@ async fn streams_that_are_open_are_finished_by_a_drain() {
 #[tokio::test(start_paused = true)]
 async fn extended_connect_is_allowed_where_it_is_asked_for() {
     for is_allowed in [false, true] {
-        let mut http2 = tower_h2::server::Builder::new();
+        let mut settings = Settings::new();
         if is_allowed {
-            http2 = http2.with_extended_connect();
+            settings = settings.with_extended_connect();
         }
-        let (io, _server) = serve(Settings::new().with_http2(http2));
+        // Other settings of HTTP/2 leave it as it is.
+        let settings = settings.with_http2(tower_h2::server::Builder::new());
+        let (io, _server) = serve(settings);
         let (mut connection, driver) = client::Builder::new()
             .handshake::<_, Empty<Bytes>>(io)
             .await
@@ -146,4 +148,87 @@ async fn extended_connect_is_allowed_where_it_is_asked_for() {
         connection.call(request).await.unwrap();
         assert_eq!(connection.is_extended_connect_enabled(), is_allowed);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_authority_is_there_once_and_the_host_says_the_same() {
+    let cases = [
+        ("http://a/", &[][..], 200),
+        ("http://a/", &["a"], 200),
+        ("http://a/", &["b"], 400),
+        ("http://a/", &["a", "a"], 400),
+        ("http://u@a/", &[], 400),
+        ("/", &["a"], 200),
+        ("/", &["a", "b"], 400),
+        ("/", &["a b"], 400),
+        ("/", &[""], 400),
+        ("/", &[], 400),
+    ];
+    for vets in [true, false] {
+        let settings = if vets {
+            Settings::new()
+        } else {
+            Settings::new().without_vetting()
+        };
+        let (io, _server) = serve(settings);
+        let (mut client, driver) = h2::client::handshake(io).await.unwrap();
+        tokio::spawn(driver);
+        for (uri, hosts, status) in cases {
+            // h2 sends no authority where a request is translated from HTTP/1.1.
+            let version = match uri {
+                "/" => http::Version::HTTP_11,
+                _ => http::Version::HTTP_2,
+            };
+            let mut request = Request::get(uri).version(version);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            let request = request.body(()).unwrap();
+            let (response, _) = client.send_request(request, true).unwrap();
+            let status = if vets { status } else { 200 };
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), status, "{uri} {hosts:?}");
+            client = client.ready().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_is_reset_and_the_others_go_on() {
+    let (io, server) = serve(Settings::new().with_write_timeout(SECOND * 10));
+    let (mut client, driver) = h2::client::Builder::new()
+        .initial_connection_window_size(1 << 24)
+        .handshake::<_, Bytes>(io)
+        .await
+        .unwrap();
+    tokio::spawn(driver);
+    let mut ask = |path| {
+        let request = Request::get(format!("http://a{path}")).body(()).unwrap();
+        client.send_request(request, true).unwrap().0
+    };
+    let (stalled, read) = (ask("/large"), ask("/large"));
+    let start = Instant::now();
+    let mut stalled = stalled.await.unwrap().into_body();
+    let mut read = read.await.unwrap().into_body();
+    let mut received = 0;
+    while let Some(chunk) = read.data().await {
+        let length = chunk.unwrap().len();
+        received += length;
+        read.flow_control().release_capacity(length).unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(received, 10_000_000);
+    assert!(start.elapsed() > SECOND * 10);
+    let mut taken = 0;
+    let error = loop {
+        match stalled.data().await.unwrap() {
+            Ok(chunk) => taken += chunk.len(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+    assert!(taken <= 65_535);
+    let response = ask("/").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!server.is_finished());
 }

@@ -211,6 +211,53 @@ async fn out_of_descriptors_the_server_pauses_and_goes_on() {
     assert_eq!(start.elapsed().as_millis(), 10 + 20 + 40 + 80);
 }
 
+/// Ends when its connection is to.
+async fn endless(
+    request: http::Request<tower_hyper::Incoming>,
+) -> Result<http::Response<crate::support::Body>, String> {
+    let draining = request.body().draining();
+    assert!(!draining.has_begun());
+    draining.wait().await;
+    assert!(draining.has_begun());
+    Ok(crate::support::full("goodbye"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_and_a_handle_learn_of_a_drain() {
+    let (door, server) = in_memory();
+    let handle = server.handle();
+    let waiting = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.draining().await }
+    });
+    let serving = tokio::spawn(server.serve(service_fn(endless)));
+    let mut client = door.connect();
+    client.write_all(GET).await.unwrap();
+    sleep(SECOND).await;
+    assert!(!waiting.is_finished());
+    handle.shutdown();
+    assert!(read_all(&mut client).await.ends_with("goodbye"));
+    waiting.await.unwrap();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_learns_that_its_connection_is_old() {
+    let settings = tower_hyper::Settings::new().with_max_age(SECOND * 10);
+    let (mut client, _server) = crate::support::serve_service(settings, service_fn(endless));
+    let start = Instant::now();
+    client.write_all(GET).await.unwrap();
+    assert!(read_all(&mut client).await.ends_with("goodbye"));
+    assert!((9..=11).contains(&start.elapsed().as_secs()));
+}
+
+#[tokio::test]
+async fn without_a_connection_nothing_is_ever_drained() {
+    let draining = tower_hyper::Incoming::empty().draining();
+    assert!(!draining.has_begun());
+    assert!(futures_util::poll!(std::pin::pin!(draining.wait())).is_pending());
+}
+
 async fn get(address: std::net::SocketAddr) -> String {
     let mut client = TcpStream::connect(address).await.unwrap();
     client
