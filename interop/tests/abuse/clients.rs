@@ -1,7 +1,6 @@
 //! Clients that stop, vanish, hurry, or take their time.
 
 use std::future::poll_fn;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +10,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tower_grpc::{Code, Request};
 
-use crate::support::{NEVER, PATIENCE, client, encoded, exchange, post, raw, raw_with, read, run};
+use crate::support::{PATIENCE, client, encoded, exchange, post, raw, raw_with, read, run};
+use crate::victim::NEVER;
 
 fn never() -> SimpleRequest {
     SimpleRequest {
@@ -23,7 +23,7 @@ fn never() -> SimpleRequest {
 /// Waits until so many handlers run.
 async fn until_alive(server: &crate::support::Running, count: usize) {
     let begun = async {
-        while server.witness.alive.load(Ordering::SeqCst) < count {
+        while server.seen().alive < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -145,7 +145,7 @@ async fn a_window_that_stays_shut_holds_no_more_than_a_chunk_of_each_answer() {
     }
     server.is_well().await;
     // Two batches of messages of 16 KiB for each of them.
-    let made = server.witness.made.load(Ordering::SeqCst);
+    let made = server.seen().made;
     assert!((100..=400).contains(&made), "{made} messages were made");
     drop((open, send));
     server.calms_down().await;
@@ -159,10 +159,9 @@ async fn a_reader_that_stops_is_waited_for_within_its_window() {
     let mut answers = answers.unwrap().into_inner();
     answers.message().await.unwrap().unwrap();
     // Until nothing is made any more.
-    let made = &server.witness.made;
     let mut before = usize::MAX;
-    while before != made.load(Ordering::SeqCst) {
-        before = made.load(Ordering::SeqCst);
+    while before != server.seen().made {
+        before = server.seen().made;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(before * 16 * 1024 < 8 * 1024 * 1024, "{before} messages");
@@ -278,7 +277,7 @@ async fn a_server_that_ends_under_load_loses_no_accepted_call_and_runs_none_twic
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.stop();
     let outcomes = timeout(PATIENCE, join_all(calls)).await.unwrap();
-    let runs = server.witness.runs.lock().unwrap().clone();
+    let runs = server.seen().runs;
     let (mut answered, mut refused) = (0, 0);
     for outcome in outcomes {
         let (name, outcome) = outcome.unwrap();

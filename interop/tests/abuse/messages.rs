@@ -5,8 +5,10 @@ use std::io::Write;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use interop::testing::SimpleRequest;
+use tokio::time::timeout;
 
-use crate::support::{NEVER, encoded, exchange, framed, post, raw, run};
+use crate::support::{PATIENCE, encoded, exchange, framed, post, raw, read, run};
+use crate::victim::NEVER;
 
 fn unary() -> Request<()> {
     post("UnaryCall").body(()).unwrap()
@@ -141,6 +143,26 @@ async fn what_is_not_grpc_is_answered_by_http() {
 }
 
 #[tokio::test]
+async fn what_is_not_grpc_is_answered_before_its_body_has_ended() {
+    let server = run().await;
+    let mut send = raw(server.address).await;
+    let uri = "http://localhost/grpc.testing.BenchmarkService/UnaryCall";
+    let (response, mut stream) = send
+        .send_request(Request::put(uri).body(()).unwrap(), false)
+        .unwrap();
+    // More than is drained, and no end of it.
+    stream
+        .send_data(Bytes::from(vec![0; 1 << 20]), false)
+        .unwrap();
+    let outcome = timeout(PATIENCE, read(response)).await.unwrap().unwrap();
+    assert_eq!(outcome.http, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(!outcome.body.is_empty());
+    let reason = timeout(PATIENCE, std::future::poll_fn(|cx| stream.poll_reset(cx))).await;
+    assert_eq!(reason.unwrap().unwrap(), h2::Reason::NO_ERROR);
+    server.is_well().await;
+}
+
+#[tokio::test]
 async fn a_message_in_pieces_of_a_byte_is_whole() {
     let server = run().await;
     let mut send = raw(server.address).await;
@@ -154,7 +176,7 @@ async fn a_message_in_pieces_of_a_byte_is_whole() {
             .send_data(message.slice(byte..=byte), byte + 1 == message.len())
             .unwrap();
     }
-    let outcome = crate::support::read(response).await.unwrap();
+    let outcome = read(response).await.unwrap();
     assert_eq!(outcome.code(), Some("0"));
     assert!(outcome.body.len() > 2000);
 }

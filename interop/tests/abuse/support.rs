@@ -1,169 +1,151 @@
-//! The server that is abused, and clients that may send anything.
+//! The process that attacks: its hold on the server, a client that means well, and those that may send anything.
 
 use std::collections::HashMap;
-use std::future::{pending, poll_fn};
+use std::fs;
+use std::future::poll_fn;
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, StatusCode};
+use interop::testing::SimpleRequest;
 use interop::testing::client::BenchmarkServiceClient;
-use interop::testing::server::{BenchmarkService, BenchmarkServiceServer};
-use interop::testing::{SimpleRequest, SimpleResponse};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_grpc::client::Channel;
-use tower_grpc::server::Server;
-use tower_grpc::{Request, Response, Status, Streaming};
+
+use crate::victim::{LISTENING, ROLE, TOLD};
 
 /// How long anything may take before a test has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How much the server may grow under an attack, in KiB.
+const GROWTH: u64 = 32 * 1024;
+/// What a client that means well waits at most in 99 of 100 cases. A tenth of it is aimed at, and a hundredth usual; the rest
+/// is for loaded machines.
+const WAIT: Duration = Duration::from_secs(1);
 
-/// A handler of this `response_size` never answers.
-pub(crate) const NEVER: i32 = -1;
+/// One attack after the other: what one costs isn't to be told of another.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// The server's handlers, and what they have seen.
-#[derive(Clone, Default)]
-pub(crate) struct Witness {
-    /// How often each unary call has run, by the name that it gives in `response_status`.
-    pub(crate) runs: Arc<Mutex<HashMap<String, usize>>>,
-    /// Handlers and streams that have begun and not ended.
-    pub(crate) alive: Arc<AtomicUsize>,
-    /// Messages that endless streams have made.
-    pub(crate) made: Arc<AtomicUsize>,
-}
-
-struct Alive(Arc<AtomicUsize>);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Witness {
-    fn enter(&self) -> Alive {
-        self.alive.fetch_add(1, Ordering::SeqCst);
-        Alive(self.alive.clone())
-    }
-}
-
-impl BenchmarkService for Witness {
-    /// Answers after `response_size` milliseconds.
-    async fn unary_call(
-        &self,
-        request: Request<SimpleRequest>,
-    ) -> Result<Response<SimpleResponse>, Status> {
-        let _alive = self.enter();
-        let request = request.into_inner();
-        if let Some(name) = request.response_status {
-            *self.runs.lock().unwrap().entry(name.message).or_default() += 1;
-        }
-        match u64::try_from(request.response_size) {
-            Ok(0) => {}
-            Ok(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
-            Err(_) => pending().await,
-        }
-        Ok(Response::new(SimpleResponse {
-            payload: request.payload,
-            ..SimpleResponse::default()
-        }))
-    }
-
-    async fn streaming_call(
-        &self,
-        request: Request<Streaming<SimpleRequest>>,
-    ) -> Result<Response<impl Stream<Item = Result<SimpleResponse, Status>> + Send + 'static>, Status>
-    {
-        let alive = self.enter();
-        let answers = request.into_inner().map(move |request| {
-            let _alive = &alive;
-            Ok(SimpleResponse {
-                payload: request?.payload,
-                ..SimpleResponse::default()
-            })
-        });
-        Ok(Response::new(answers))
-    }
-
-    /// Refuses after the first message, and reads no more.
-    async fn streaming_from_client(
-        &self,
-        request: Request<Streaming<SimpleRequest>>,
-    ) -> Result<Response<SimpleResponse>, Status> {
-        let _alive = self.enter();
-        request.into_inner().message().await?;
-        Err(Status::failed_precondition("that is enough"))
-    }
-
-    /// Answers of 16 KiB without end.
-    async fn streaming_from_server(
-        &self,
-        _: Request<SimpleRequest>,
-    ) -> Result<Response<impl Stream<Item = Result<SimpleResponse, Status>> + Send + 'static>, Status>
-    {
-        let (alive, made) = (self.enter(), self.made.clone());
-        let answer = SimpleResponse {
-            payload: Some(interop::answers::payload_of(16 * 1024)),
-            ..SimpleResponse::default()
-        };
-        Ok(Response::new(stream::repeat_with(move || {
-            let _alive = &alive;
-            made.fetch_add(1, Ordering::SeqCst);
-            Ok(answer.clone())
-        })))
-    }
-
-    async fn streaming_both_ways(
-        &self,
-        request: Request<Streaming<SimpleRequest>>,
-    ) -> Result<Response<impl Stream<Item = Result<SimpleResponse, Status>> + Send + 'static>, Status>
-    {
-        self.streaming_call(request).await
-    }
-}
-
-/// A server that runs, with the defaults.
+/// A server that runs, with the defaults, and a client that means well beside what is done to it. When it is dropped both
+/// are judged.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
-    pub(crate) witness: Witness,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<std::io::Result<()>>,
-    /// A client that does nothing wrong, on a connection of its own.
+    child: Child,
+    output: Receiver<String>,
+    /// On a connection of its own.
     good: BenchmarkServiceClient<Channel>,
+    healthy: Option<Healthy>,
+    before: u64,
+    may_grow: u64,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 pub(crate) async fn run() -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let witness = Witness::default();
-    let (stop, stopped) = oneshot::channel();
-    let server = Server::builder().add_service(BenchmarkServiceServer::new(witness.clone()));
-    let task = tokio::spawn(server.serve_on(listener, async {
-        if stopped.await.is_err() {
-            pending::<()>().await;
-        }
-    }));
+    let turn = TURN.lock().await;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "victim::the_server_ends_with_its_input",
+            "--nocapture",
+        ])
+        .env(ROLE, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (heard, output) = channel();
+    thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .try_for_each(|line| heard.send(line))
+    });
+    let address = hear(&output, LISTENING).parse().unwrap();
+    let mut good = client(address).await;
+    for _ in 0..10 {
+        good.unary_call(SimpleRequest::default()).await.unwrap();
+    }
     Running {
         address,
-        witness,
-        stop: Some(stop),
-        task,
-        good: client(address).await,
+        good,
+        healthy: Some(Healthy::start(address)),
+        before: memory(&child, "VmRSS:"),
+        may_grow: GROWTH,
+        child,
+        output,
+        _turn: turn,
     }
 }
 
-pub(crate) async fn client(address: SocketAddr) -> BenchmarkServiceClient<Channel> {
-    let channel = Channel::connect(format!("http://{address}")).await;
-    BenchmarkServiceClient::new(channel.unwrap())
+/// What follows these words in what the server says.
+fn hear(output: &Receiver<String>, words: &str) -> String {
+    loop {
+        let line = output.recv_timeout(PATIENCE).expect("the server lives");
+        if let Some((_, rest)) = line.split_once(words) {
+            return rest.to_owned();
+        }
+    }
+}
+
+/// A figure of `/proc/PID/status`, in KiB.
+fn memory(process: &Child, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// What the server's handlers have seen.
+pub(crate) struct Seen {
+    /// Handlers and streams that have begun and not ended.
+    pub(crate) alive: usize,
+    /// Messages that endless streams have made.
+    pub(crate) made: usize,
+    /// How often each unary call has run, by its name.
+    pub(crate) runs: HashMap<String, usize>,
+    /// Whether it serves no more.
+    ended: bool,
 }
 
 impl Running {
+    fn say(&self, word: &str) {
+        writeln!(self.child.stdin.as_ref().unwrap(), "{word}").unwrap();
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.say("tell");
+        let told = hear(&self.output, TOLD);
+        let mut words = told.split(' ');
+        let mut number = || words.next().unwrap().parse().unwrap();
+        let (alive, made, ended) = (number(), number(), number() > 0);
+        let mut runs = HashMap::new();
+        while let (Some(name), Some(count)) = (words.next(), words.next()) {
+            runs.insert(name.to_owned(), count.parse().unwrap());
+        }
+        Seen {
+            alive,
+            made,
+            runs,
+            ended,
+        }
+    }
+
+    /// By how much the server has grown till now, in KiB.
+    pub(crate) fn growth(&self) -> u64 {
+        memory(&self.child, "VmRSS:").saturating_sub(self.before)
+    }
+
+    /// Allows for more growth than an attack's.
+    pub(crate) fn may_grow_by(&mut self, kib: u64) {
+        self.may_grow = kib;
+    }
+
     /// Calls are answered, on a connection that was there before and on a new one.
     pub(crate) async fn is_well(&self) {
         for mut client in [self.good.clone(), client(self.address).await] {
@@ -175,26 +157,99 @@ impl Running {
 
     /// All that was begun ends.
     pub(crate) async fn calms_down(&self) {
-        let ended = async {
-            while self.witness.alive.load(Ordering::SeqCst) > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let alive = &self.witness.alive;
-        let waited = timeout(PATIENCE, ended).await;
-        assert!(waited.is_ok(), "{alive:?} handlers are left");
+        let start = Instant::now();
+        while self.seen().alive > 0 {
+            assert!(start.elapsed() < PATIENCE, "handlers are left");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
-    /// Tells the server to end.
+    /// Tells the server to end, when the client that means well has.
     pub(crate) fn stop(&mut self) {
-        let _ = self.stop.take().unwrap().send(());
+        self.judge();
+        self.say("stop");
     }
 
+    /// It ends by itself.
     pub(crate) async fn ended(self) {
-        let Self { task, good, .. } = self;
-        drop(good);
-        timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
+        let start = Instant::now();
+        // Its clients are here, and go when they are told to.
+        while !self.seen().ended {
+            assert!(start.elapsed() < PATIENCE, "the server doesn't end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
+
+    fn judge(&mut self) {
+        let Some(healthy) = self.healthy.take() else {
+            return;
+        };
+        let mut waits = healthy.end();
+        let growth = memory(&self.child, "VmHWM:").saturating_sub(self.before);
+        waits.sort();
+        let p99 = waits[waits.len() * 99 / 100];
+        let test = thread::current();
+        let name = test.name().unwrap_or_default();
+        println!("{name}: p99 of {} {p99:?}, {growth} KiB more", waits.len());
+        assert!(p99 <= WAIT, "{p99:?}");
+        assert!(growth <= self.may_grow, "{growth} KiB");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.judge();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client that means well, in a thread of its own.
+struct Healthy {
+    is_over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<Duration>>,
+}
+
+impl Healthy {
+    fn start(address: SocketAddr) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let over = Arc::clone(&is_over);
+        let thread = thread::spawn(move || runtime.block_on(call_until(address, &over)));
+        Self { is_over, thread }
+    }
+
+    /// How long each of its calls took.
+    fn end(self) -> Vec<Duration> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("its calls are answered")
+    }
+}
+
+/// Calls on connections both new and kept.
+async fn call_until(address: SocketAddr, is_over: &AtomicBool) -> Vec<Duration> {
+    let mut waits = Vec::new();
+    while waits.len() < 100 || !is_over.load(Ordering::Relaxed) {
+        let mut start = Instant::now();
+        let mut client = client(address).await;
+        for _ in 0..10 {
+            client.unary_call(SimpleRequest::default()).await.unwrap();
+            waits.push(start.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            start = Instant::now();
+        }
+    }
+    waits
+}
+
+pub(crate) async fn client(address: SocketAddr) -> BenchmarkServiceClient<Channel> {
+    let channel = Channel::connect(format!("http://{address}")).await;
+    BenchmarkServiceClient::new(channel.unwrap())
 }
 
 /// Connects without a client's manners.
