@@ -74,6 +74,7 @@ async fn events() -> impl IntoResponse {
 /// Counts bytes, of which there may be as many as the client likes.
 #[post("/upload")]
 #[body_limit(u64::MAX)]
+#[handler_timeout(None)]
 async fn upload(mut body: BodyStream) -> Result<String, Problem> {
     let mut bytes = 0;
     while let Some(chunk) = body.chunk().await? {

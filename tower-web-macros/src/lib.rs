@@ -64,6 +64,12 @@ pub fn body_limit(_: TokenStream, item: TokenStream) -> TokenStream {
     misplaced("body_limit", item)
 }
 
+/// Limits the time until the response's head is there: a `Duration`, or `None` for no limit. It stands below `#[get("/…")]`.
+#[proc_macro_attribute]
+pub fn handler_timeout(_: TokenStream, item: TokenStream) -> TokenStream {
+    misplaced("handler_timeout", item)
+}
+
 fn misplaced(name: &str, item: TokenStream) -> TokenStream {
     let message =
         format!("`#[{name}]` belongs to a route: write it below `#[get(\"/…\")]` or its like");

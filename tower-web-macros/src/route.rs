@@ -21,6 +21,7 @@ pub(crate) struct Attributes {
     pub(crate) methods: Vec<Method>,
     layers: Vec<Expr>,
     body_limit: Option<Expr>,
+    handler_timeout: Option<Expr>,
     /// They go along with everything that is generated.
     pub(crate) cfgs: Vec<Attribute>,
 }
@@ -75,6 +76,7 @@ impl Attributes {
             match &*name {
                 "layer" => own.layers.push(attribute.parse_args()?),
                 "body_limit" => own.body_limit = Some(attribute.parse_args()?),
+                "handler_timeout" => own.handler_timeout = Some(attribute.parse_args()?),
                 "cfg" => {
                     own.cfgs.push(attribute.clone());
                     others.push(attribute);
@@ -203,6 +205,7 @@ impl<'a> Route<'a> {
         let Attributes {
             layers,
             body_limit,
+            handler_timeout,
             cfgs,
             ..
         } = self.attributes;
@@ -213,6 +216,9 @@ impl<'a> Route<'a> {
         let body_limit = body_limit
             .iter()
             .map(|limit| quote_spanned!(here(limit)=> .body_limit(#limit)));
+        let handler_timeout = handler_timeout
+            .iter()
+            .map(|timeout| quote_spanned!(here(timeout)=> .handler_timeout(#timeout)));
         let asks = self.asks();
         let body = self.body(callee);
         // A complaint about the future points to the function.
@@ -225,6 +231,7 @@ impl<'a> Route<'a> {
                 #spec
                     #asks
                     #(#body_limit)*
+                    #(#handler_timeout)*
                     #(#layers)*,
                 #run,
             );

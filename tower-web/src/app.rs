@@ -216,6 +216,7 @@ impl App {
                 path: spec.path,
                 place: Where::Handler(spec.place),
                 body_limit: spec.body_limit,
+                handler_timeout: spec.handler_timeout,
                 requirements: spec.requirements,
                 endpoint: around(shared.as_ref(), endpoint),
             });
@@ -253,6 +254,7 @@ impl App {
                 path,
                 place: place.clone(),
                 body_limit: None,
+                handler_timeout: None,
                 requirements: Requirements::default(),
                 endpoint: Arc::clone(&endpoint),
             });
@@ -394,6 +396,7 @@ impl App {
         let shutdown = ShutdownSource::new();
         let settings = Settings {
             body_limit: self.defaults.body_limit.unwrap_or(u64::MAX),
+            handler_timeout: self.defaults.handler_timeout,
             trailing_slash: self.trailing_slash,
             shutdown: shutdown.clone(),
         };
@@ -402,16 +405,14 @@ impl App {
             .defaults
             .health
             .then(|| Arc::new(Health::new(self.ready_checks, shutdown.clone(), is_taken)));
-        let router = Router::new(self.drafts, &settings, &mut faults);
+        let mut router = Router::new(self.drafts, &settings, &mut faults);
         if !faults.is_empty() {
             return Err(BuildError { faults });
         }
         #[cfg(feature = "server")]
         let drain_delay = self.defaults.drain_delay;
-        let shared = (self.defaults.has_shell() || self.on_problem.is_some()).then(|| {
-            let patterns = router.patterns().to_vec();
-            Arc::new(Shared::new(self.defaults, self.on_problem, patterns))
-        });
+        let shared = Shared::new(self.defaults, self.on_problem, router.take_outlines());
+        let shared = shared.is_needed().then(|| Arc::new(shared));
         let core = Arc::new(Core {
             router,
             rewrites: self.rewrites,

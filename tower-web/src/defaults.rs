@@ -6,7 +6,7 @@
 //!
 //! | what | by default | variable | method of [`Defaults`] | why |
 //! |---|---|---|---|---|
-//! | time for a handler, to the response's head | 30 s, then a 504 | `TOWER_WEB_HANDLER_TIMEOUT` | [`handler_timeout`](Defaults::handler_timeout) | a client that has given up is worked for no longer; it is the ambient deadline ([`tower_deadline`]) of all that the handler calls |
+//! | time for a handler, to the response's head | 30 s, then a 504 | `TOWER_WEB_HANDLER_TIMEOUT` | [`handler_timeout`](Defaults::handler_timeout), `#[handler_timeout(…)]` on a route | a client that has given up is worked for no longer; it is the ambient deadline ([`tower_deadline`]) of all that the handler calls |
 //! | size of a request's body | 2 MB, then a 413 | `TOWER_WEB_BODY_LIMIT` | [`body_limit`](Defaults::body_limit), `#[body_limit(…)]` on a route | a body is read into memory |
 //! | requests at once | 8192, then a 503 with `Retry-After` | `TOWER_WEB_MAX_IN_FLIGHT` | [`max_in_flight`](Defaults::max_in_flight) | what is refused at once costs nothing; what waits for ever costs memory, and then fails as well |
 //! | request id | taken over from `x-request-id` if it is sane, else made; sent back, in each problem and line of the log | `TOWER_WEB_REQUEST_ID` | [`request_id`](Defaults::request_id) | what a user reports can be found |
@@ -151,7 +151,8 @@ impl Defaults {
 
     /// How long a handler may take until its response's head is there. Then it is dropped, and answered for with a 504.
     ///
-    /// A body that the handler reads counts, one that it streams back doesn't.
+    /// A body that the handler reads counts, one that it streams back doesn't: a route for large uploads wants
+    /// `#[handler_timeout(…)]`.
     pub fn handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.handler_timeout = timeout.into();
         self
@@ -305,11 +306,6 @@ impl Defaults {
             true => settings,
             false => settings.without_vetting(),
         }
-    }
-
-    /// Whether the time is asked for.
-    pub(crate) fn needs_clock(&self) -> bool {
-        self.handler_timeout.is_some() || cfg!(feature = "metrics") && self.metrics
     }
 
     /// Whether anything is to be done for each request.

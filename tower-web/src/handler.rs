@@ -36,6 +36,7 @@ use std::fmt;
 use std::future::{Future, Pending, pending};
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -139,6 +140,7 @@ pub struct RouteSpec {
     pub(crate) path: String,
     pub(crate) place: Place,
     pub(crate) body_limit: Option<u64>,
+    pub(crate) handler_timeout: Option<Option<Duration>>,
     pub(crate) layers: Vec<ErasedLayer>,
     pub(crate) requirements: Requirements,
 }
@@ -174,6 +176,7 @@ impl RouteSpec {
             path: path.to_owned(),
             place,
             body_limit: None,
+            handler_timeout: None,
             layers: Vec::new(),
             requirements: Requirements::default(),
         }
@@ -182,6 +185,15 @@ impl RouteSpec {
     /// With another limit of the request's body than the application's, in bytes.
     pub fn body_limit(mut self, bytes: u64) -> Self {
         self.body_limit = Some(bytes);
+        self
+    }
+
+    /// With another time for its handler than the application's, or with none.
+    ///
+    /// In an application with layers the handler's deadline may be the longest of all routes' until the layers have let the
+    /// request through.
+    pub fn handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.handler_timeout = Some(timeout.into());
         self
     }
 

@@ -179,8 +179,8 @@ pub use tower_hyper::{Tls, TlsInfo};
 #[cfg(feature = "server")]
 pub use tower_web_macros::main;
 pub use tower_web_macros::{
-    Problem, any, body_limit, delete, fallback, get, head, layer, options, patch, post, put,
-    resource,
+    Problem, any, body_limit, delete, fallback, get, handler_timeout, head, layer, options, patch,
+    post, put, resource,
 };
 
 /// An error of any type.
@@ -218,6 +218,7 @@ pub mod prelude {
     pub use crate::websocket::{Message, WebSocket, WebSocketUpgrade};
     pub use crate::{App, Body, Json, Problem, Shutdown, StatusCode};
     pub use tower_web_macros::{
-        any, body_limit, delete, fallback, get, head, layer, options, patch, post, put, resource,
+        any, body_limit, delete, fallback, get, handler_timeout, head, layer, options, patch, post,
+        put, resource,
     };
 }

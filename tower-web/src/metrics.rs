@@ -75,8 +75,9 @@ impl Told {
 }
 
 impl Metrics {
-    pub(crate) fn new(patterns: &[String]) -> Self {
-        let patterns = patterns.iter().map(String::as_str).chain(["(none)"]);
+    /// Of the routes with these paths.
+    pub(crate) fn new<'a>(patterns: impl Iterator<Item = &'a str>) -> Self {
+        let patterns = patterns.chain(["(none)"]);
         Self {
             routes: patterns.map(RouteMetrics::new).collect(),
             in_flight: OnceLock::new(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ALLOW, LOCATION};
 use http::request::Parts;
@@ -64,6 +65,7 @@ pub(crate) struct Draft {
     pub(crate) path: String,
     pub(crate) place: Where,
     pub(crate) body_limit: Option<u64>,
+    pub(crate) handler_timeout: Option<Option<Duration>>,
     pub(crate) requirements: crate::extract::Requirements,
     pub(crate) endpoint: Arc<dyn Endpoint>,
 }
@@ -84,6 +86,12 @@ impl fmt::Display for Where {
             }
         }
     }
+}
+
+/// What the application knows of a route besides how to answer it.
+pub(crate) struct Outline {
+    pub(crate) pattern: String,
+    pub(crate) handler_timeout: Option<Duration>,
 }
 
 /// What answers a request.
@@ -141,12 +149,13 @@ pub(crate) struct Router {
     fallbacks: Tree<Target>,
     trailing_slash: TrailingSlash,
     /// By their numbers.
-    patterns: Vec<String>,
+    outlines: Vec<Outline>,
 }
 
 /// What a router needs to know besides its routes.
 pub(crate) struct Settings {
     pub(crate) body_limit: u64,
+    pub(crate) handler_timeout: Option<Duration>,
     pub(crate) trailing_slash: TrailingSlash,
     pub(crate) shutdown: ShutdownSource,
 }
@@ -158,7 +167,7 @@ impl Router {
             routes: Tree::new(),
             fallbacks: Tree::new(),
             trailing_slash: settings.trailing_slash,
-            patterns: Vec::new(),
+            outlines: Vec::new(),
         };
         for draft in drafts {
             router.add(draft, settings, faults);
@@ -169,9 +178,9 @@ impl Router {
         router
     }
 
-    /// The paths of all routes, by their numbers.
-    pub(crate) fn patterns(&self) -> &[String] {
-        &self.patterns
+    /// What is known of all routes, by their numbers.
+    pub(crate) fn take_outlines(&mut self) -> Vec<Outline> {
+        std::mem::take(&mut self.outlines)
     }
 
     fn add(&mut self, draft: Draft, settings: &Settings, faults: &mut Vec<String>) {
@@ -185,8 +194,11 @@ impl Router {
                 return;
             }
         };
-        let number = u32::try_from(self.patterns.len()).unwrap_or(u32::MAX);
-        self.patterns.push(draft.path.clone());
+        let number = u32::try_from(self.outlines.len()).unwrap_or(u32::MAX);
+        self.outlines.push(Outline {
+            pattern: draft.path.clone(),
+            handler_timeout: draft.handler_timeout.unwrap_or(settings.handler_timeout),
+        });
         let target = Target {
             endpoint: draft.endpoint,
             info: Arc::new(RouteInfo {

@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
@@ -27,6 +28,7 @@ use super::trace_context::TraceContext;
 use crate::metrics::{Metrics, Told};
 use crate::problem::{OnProblem, Problem, ProblemFacts};
 use crate::respond::{IntoResponse, Response};
+use crate::routing::Outline;
 
 /// After how many seconds a client that was refused for the load may come again.
 const RETRY_SECONDS: u16 = 1;
@@ -35,8 +37,12 @@ const RETRY_SECONDS: u16 = 1;
 pub(crate) struct Shared {
     pub(crate) defaults: Defaults,
     pub(crate) on_problem: Option<OnProblem>,
-    /// The paths of the routes, by their numbers.
-    patterns: Vec<String>,
+    /// The routes, by their numbers.
+    routes: Vec<Outline>,
+    /// The longest time that any handler may take. It holds until the route is known.
+    longest: Option<Duration>,
+    /// Whether anybody asks when a request has come.
+    needs_clock: bool,
     #[cfg(feature = "metrics")]
     metrics: Option<Metrics>,
     /// How many requests are being answered.
@@ -47,16 +53,36 @@ impl Shared {
     pub(crate) fn new(
         defaults: Defaults,
         on_problem: Option<OnProblem>,
-        patterns: Vec<String>,
+        routes: Vec<Outline>,
     ) -> Self {
+        let own = defaults.handler_timeout;
+        let has_metrics = cfg!(feature = "metrics") && defaults.metrics;
+        let timeouts = || {
+            routes
+                .iter()
+                .map(|route| route.handler_timeout)
+                .chain([own])
+        };
         Self {
             #[cfg(feature = "metrics")]
-            metrics: defaults.metrics.then(|| Metrics::new(&patterns)),
+            metrics: defaults
+                .metrics
+                .then(|| Metrics::new(routes.iter().map(|route| &*route.pattern))),
             defaults,
             on_problem,
-            patterns,
+            // No time at all is longer than any.
+            longest: timeouts()
+                .collect::<Option<Vec<_>>>()
+                .and_then(|all| all.into_iter().max()),
+            needs_clock: timeouts().any(|timeout| timeout.is_some()) || has_metrics,
+            routes,
             in_flight: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether anything is to be done for each request.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.defaults.has_shell() || self.needs_clock || self.on_problem.is_some()
     }
 
     /// Counts a request in. Says whether there are too many.
@@ -120,7 +146,7 @@ impl Shell {
             }
         }
         Self {
-            came: defaults.needs_clock().then(Instant::now),
+            came: shared.needs_clock.then(Instant::now),
             timer: None,
             is_too_much: shared.enter(),
             #[cfg(feature = "metrics")]
@@ -162,8 +188,21 @@ impl Shell {
 
     #[inline]
     fn deadline(&self) -> Option<Instant> {
-        let timeout = self.shared.defaults.handler_timeout?;
-        self.came?.checked_add(timeout)
+        self.came?.checked_add(self.timeout()?)
+    }
+
+    #[inline]
+    fn timeout(&self) -> Option<Duration> {
+        match self.outline() {
+            Some(route) => route.handler_timeout,
+            None => self.shared.longest,
+        }
+    }
+
+    #[inline]
+    fn outline(&self) -> Option<&Outline> {
+        let number = usize::try_from(self.facts.route).ok()?;
+        self.shared.routes.get(number)
     }
 
     /// Waits for the handler's deadline, after the handler has been found to wait.
@@ -181,6 +220,10 @@ impl Shell {
             None => return Poll::Ready(self.late()),
         };
         // A handler that has used up the task's budget would otherwise keep the timer from being looked at.
+        if timer.deadline() != deadline {
+            // The route is known since it was set.
+            timer.as_mut().reset(deadline);
+        }
         match pin!(unconstrained(timer.as_mut())).poll(cx) {
             Poll::Ready(()) => Poll::Ready(self.late()),
             Poll::Pending => Poll::Pending,
@@ -192,7 +235,7 @@ impl Shell {
         let _entered = self.span.enter();
         tracing::warn!(
             route = self.route(),
-            timeout = ?self.shared.defaults.handler_timeout,
+            timeout = ?self.timeout(),
             "a handler took too long"
         );
         Problem::new(StatusCode::GATEWAY_TIMEOUT).with_detail("the answer took too long")
@@ -200,8 +243,7 @@ impl Shell {
 
     /// The path of the request's route, once it is known.
     fn route(&self) -> Option<&str> {
-        let number = usize::try_from(self.facts.route).ok()?;
-        self.shared.patterns.get(number).map(|pattern| &**pattern)
+        self.outline().map(|route| &*route.pattern)
     }
 
     /// Finishes the response.

@@ -90,6 +90,38 @@ async fn a_handler_that_takes_too_long_is_a_504() {
     assert_eq!(problem["detail"], "the answer took too long");
 }
 
+#[get("/patient/{seconds}")]
+#[handler_timeout(100 * SECOND)]
+async fn patient(seconds: u64) -> String {
+    let left = Deadline::current().map(Deadline::remaining);
+    tokio::time::sleep(SECOND * u32::try_from(seconds).unwrap()).await;
+    format!("{left:?}")
+}
+
+#[get("/endless")]
+#[handler_timeout(None)]
+async fn endless() -> &'static str {
+    tokio::time::sleep(3600 * SECOND).await;
+    "at last"
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_may_have_another_time() {
+    let routes = |app: App| app.route(patient).route(endless).route(slow);
+    for app in [App::new(), App::bare()] {
+        let client = routes(app).test();
+        client.get("/patient/99").await.assert_text("Some(100s)");
+        client.get("/patient/101").await.assert_problem(504);
+        client.get("/endless").await.assert_text("at last");
+    }
+    // Behind a layer it isn't known from the beginning.
+    let layer = tower_util::MapResponseLayer::new(|response: Response| response);
+    let client = routes(App::new()).layer(layer).test();
+    client.get("/endless").await.assert_text("at last");
+    client.get("/patient/101").await.assert_problem(504);
+    client.get("/slow/31").await.assert_problem(504);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_knows_how_much_time_it_has() {
     let client = app()
