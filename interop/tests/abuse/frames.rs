@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -239,17 +240,21 @@ async fn ten_thousand_idle_connections_cost_others_nothing() {
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let count = 10_000.min(files.saturating_sub(200));
     server.may_grow_by(count * 24);
+    let address = server.address;
     let mut opening = PREFACE.to_vec();
     opening.extend(frame(SETTINGS, 0, 0, &[]));
-    let mut idle = Vec::new();
-    for number in 0..count {
-        let mut io = TcpStream::connect(server.address).await.unwrap();
-        // One in ten doesn't even say what it is.
-        if number % 10 > 0 {
-            io.write_all(&opening).await.unwrap();
+    let connects = (0..count).map(|number| {
+        let opening = &opening;
+        async move {
+            let mut io = TcpStream::connect(address).await.unwrap();
+            // One in ten doesn't even say what it is.
+            if number % 10 > 0 {
+                io.write_all(opening).await.unwrap();
+            }
+            io
         }
-        idle.push(io);
-    }
+    });
+    let idle: Vec<_> = stream::iter(connects).buffer_unordered(100).collect().await;
     server.is_well().await;
     let growth = server.growth();
     println!(
