@@ -62,7 +62,7 @@ impl<Req, F> Caller<Req, F> {
     /// Reserves a slot, or waits in line for one.
     #[inline]
     pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<(), Failure>> {
-        if !self.queue.is_closed() {
+        if !self.queue.is_shut() {
             let slots = self.queue.slots();
             ready!(slots.poll_reserve(&mut self.reservation, cx.waker()));
             if matches!(self.reservation, Reservation::Held) {
@@ -118,7 +118,7 @@ where
 
     #[cold]
     fn turned_away(&self) -> BoxError {
-        if self.queue.is_closed() {
+        if self.queue.is_shut() {
             return self.queue.failure().into();
         }
         AtCapacity.into()

@@ -51,6 +51,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tower_close::{Close, Closing, Signal};
+use tower_deadline::Deadline;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -109,14 +111,14 @@ pub struct BufferLayer<Request> {
 ///
 /// Dropping a response future takes the request out of the queue and frees its slot at once. Dropping
 /// a handle that is ready frees its reservation. When all handles are dropped, the worker serves what is
-/// still queued, drops the service and ends.
+/// still queued, drops the service and ends. [`Close`] lets it do so while there are handles, by a deadline.
 ///
 /// # Errors
 ///
 /// From `poll_ready` and from the response:
 ///
 /// - [`ServiceError`], if the service failed its readiness or panicked.
-/// - [`Closed`], if the worker was dropped, for instance because its runtime was shut down.
+/// - [`Closed`], if the buffer was [closed](Close), or its worker was dropped, for instance because its runtime was shut down.
 /// - [`NoRuntime`], if the buffer was made outside of a runtime by [`Buffer::new`].
 /// - [`Expired`](tower_deadline::Expired), if the [deadline](tower_deadline::Deadline::current) of the call has
 ///   passed when it is the request's turn. It is served under that deadline otherwise, whoever serves it.
@@ -162,8 +164,17 @@ where
     S: Service<Req>,
 {
     queue: Arc<Queue<Req, S::Future>>,
+    end: End,
     _service: PhantomData<fn() -> S>,
 }
+
+/// When a worker ends whatever is left. Dropping it with the worker tells who has closed the buffer.
+enum End {
+    Open(Signal),
+    Closing(CutOff),
+}
+
+type CutOff = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 pin_project! {
     /// The response of a [`Buffer`]: the request's turn in the queue, then the service's own future.
@@ -204,7 +215,7 @@ pub struct ServiceError {
     inner: Arc<BoxError>,
 }
 
-/// The worker of a buffer was dropped before the request was served.
+/// A buffer was closed, or its worker was dropped, before the request was served.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Closed;
@@ -283,6 +294,7 @@ impl<Request> BufferLayer<Request> {
         let queue = Queue::new(service, self.bound, self.in_flight);
         let caller = Caller::new(Arc::clone(&queue));
         let worker = Worker {
+            end: End::Open(queue.closer().signal()),
             queue,
             _service: PhantomData,
         };
@@ -446,6 +458,18 @@ where
     }
 }
 
+/// Takes no more requests: handles that wait for a slot, or call, get [`Closed`]. The worker serves what is queued by
+/// the deadline, fails what is left with [`Closed`], drops the service, and ends.
+///
+/// The futures of requests that were served aren't waited for: they belong to the callers. A
+/// [`Worker`] that runs outside of a tokio runtime has no deadline: it ends when all is served.
+impl<Req, F> Close for Buffer<Req, F> {
+    fn close(&self, by: Deadline) -> Closing {
+        self.caller.queue().drain();
+        self.caller.queue().closer().close(by)
+    }
+}
+
 impl<Req, F> Clone for Buffer<Req, F>
 where
     Req: Send + 'static,
@@ -476,8 +500,35 @@ where
 {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.queue.work(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let worked = self.queue.work(cx);
+        if worked.is_ready() || !self.queue.is_shut() {
+            return worked;
+        }
+        self.poll_cut_off(cx)
+    }
+}
+
+impl<S, Req> Worker<S, Req>
+where
+    S: Service<Req>,
+{
+    /// Ends at the deadline, once the buffer is closed.
+    #[cold]
+    fn poll_cut_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let End::Open(signal) = &self.end {
+            if tokio::runtime::Handle::try_current().is_err() {
+                // There are no timers outside of a runtime.
+                return Poll::Pending;
+            }
+            let mut signal = signal.clone();
+            self.end = End::Closing(Box::pin(async move { signal.cut_off().await }));
+        }
+        if let End::Closing(cut_off) = &mut self.end {
+            ready!(cut_off.as_mut().poll(cx));
+        }
+        self.queue.close(Failure::Closed);
+        Poll::Ready(())
     }
 }
 

@@ -16,7 +16,7 @@
 //! `host` locked, the caller that holds it has yet to free its host, sees `QUEUED` when it does, and wakes
 //! the worker again. A caller that polled the service in vain wakes the worker in any case, as the service
 //! may have woken it too early, when the message was not yet queued. `CLOSED` works like `QUEUED`: the last who
-//! holds the service drops it.
+//! holds the service drops it. So does `DRAINING`: whoever holds the service wakes the worker, which ends.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -24,11 +24,12 @@ use std::task::{Context, Poll, Waker};
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::task;
 use tokio::time::Instant;
+use tower_close::Closer;
 use tower_deadline::{Deadline, Expired, enter_unbounded};
 use tracing::Span;
 
 use crate::fifo::{Fifo, Key};
-use crate::slots::{CLOSED, QUEUED, SERVING, Slots, UNSTARTED};
+use crate::slots::{CLOSED, DRAINING, QUEUED, SERVING, Slots, UNSTARTED};
 use crate::sync::{Alarm, AtomicUsize, Mutex, MutexGuard, Ordering, lock, try_lock};
 use crate::{BoxError, Closed, NoRuntime, ServiceError};
 
@@ -36,7 +37,7 @@ use crate::{BoxError, Closed, NoRuntime, ServiceError};
 const TURNS: usize = 1024;
 
 /// The flags that keep callers from the service.
-const AWAY: usize = QUEUED | CLOSED | UNSTARTED;
+const AWAY: usize = QUEUED | CLOSED | DRAINING | UNSTARTED;
 
 /// How often a caller looks whether another one has done with the service, before it queues: some 8 µs in all,
 /// twice as long each time.
@@ -90,6 +91,8 @@ pub(crate) struct Queue<Req, F> {
     state: Mutex<State<Req, F>>,
     callers: AtomicUsize,
     alarm: Arc<Alarm>,
+    /// Says to the worker by when it has to end.
+    closer: Closer,
 }
 
 /// Where the service is served.
@@ -188,7 +191,12 @@ impl<Req, F> Queue<Req, F> {
             }),
             callers: AtomicUsize::new(0),
             alarm,
+            closer: tower_close::closer().0,
         })
+    }
+
+    pub(crate) fn closer(&self) -> &Closer {
+        &self.closer
     }
 
     pub(crate) fn slots(&self) -> &Slots {
@@ -200,7 +208,13 @@ impl<Req, F> Queue<Req, F> {
         self.slots.is_closed()
     }
 
-    /// Why the queue is closed.
+    /// Whether it takes no more messages.
+    #[inline]
+    pub(crate) fn is_shut(&self) -> bool {
+        self.slots.is_shut()
+    }
+
+    /// Why it takes no more messages.
     #[cold]
     pub(crate) fn failure(&self) -> Failure {
         lock(&self.state).failure.clone().unwrap_or(Failure::Closed)
@@ -288,7 +302,7 @@ impl<Req, F> Queue<Req, F> {
     #[inline]
     pub(crate) fn after_serving(&self) {
         let flags = self.slots.free();
-        if flags & (QUEUED | CLOSED) != 0 {
+        if flags & (QUEUED | CLOSED | DRAINING) != 0 {
             self.catch_up(flags);
         }
     }
@@ -307,7 +321,9 @@ impl<Req, F> Queue<Req, F> {
     pub(crate) fn enqueue(&self, req: Req, polled: bool) -> Result<Key, Failure> {
         let origin = Origin::current();
         let mut state = lock(&self.state);
-        if let Some(failure) = state.failure.clone() {
+        let is_draining = self.slots.flags() & DRAINING != 0;
+        let draining = || is_draining.then_some(Failure::Closed);
+        if let Some(failure) = state.failure.clone().or_else(draining) {
             drop(state);
             self.after_serving();
             // Last, as are all requests: their destructors may panic.
@@ -380,7 +396,8 @@ impl<Req, F> Queue<Req, F> {
             }
             _ => message = state.messages.remove(key),
         }
-        let finished = state.messages.len() == 0 && self.callers.load(Ordering::Acquire) == 0;
+        let finished = state.messages.len() == 0
+            && (self.callers.load(Ordering::Acquire) == 0 || self.is_shut());
         drop(state);
         wake(granted);
         if finished {
@@ -525,7 +542,9 @@ impl<Req, F> Queue<Req, F> {
         {
             // Under the lock: the last caller may queue a message and go, between two looks.
             let state = lock(&self.state);
-            if state.messages.len() > 0 || self.callers.load(Ordering::Acquire) > 0 {
+            let is_wanted =
+                self.callers.load(Ordering::Acquire) > 0 && self.slots.flags() & DRAINING == 0;
+            if state.messages.len() > 0 || is_wanted {
                 return self.poll_closed();
             }
         }
@@ -551,6 +570,19 @@ impl<Req, F> Queue<Req, F> {
         drop_quietly(service);
         self.clear_away(wreck);
         error
+    }
+
+    /// Takes no more messages. The worker serves those that there are, and ends.
+    pub(crate) fn drain(&self) {
+        let wakers = {
+            // Under the lock, so that no message comes in after it.
+            let _state = lock(&self.state);
+            self.slots.drain()
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+        self.alarm.ring();
     }
 
     /// Closes the queue, fails all callers, and drops the service.
@@ -822,6 +854,27 @@ mod tests {
             mark.fetch_add(1, Ordering::Relaxed);
             queue.close_for_good();
             let caller = thread.join().unwrap();
+            assert_eq!(Arc::strong_count(&mark), 1, "the service is dropped");
+            drop(caller);
+        });
+    }
+
+    #[test]
+    fn loom_draining_answers_what_it_took_and_ends_though_callers_stay() {
+        model(3, || {
+            let (queue, mut caller, mark) = queue(1, 0);
+            let worker = run_worker(&queue);
+            let its_mark = Arc::clone(&mark);
+            let thread = thread::spawn(move || {
+                match submit(&mut caller, 1, &its_mark).and_then(answer) {
+                    Ok(answered) => assert_eq!(answered, 1),
+                    Err(error) => assert!(error.is::<Closed>()),
+                }
+                caller
+            });
+            queue.drain();
+            let caller = thread.join().unwrap();
+            worker.join().unwrap();
             assert_eq!(Arc::strong_count(&mark), 1, "the service is dropped");
             drop(caller);
         });

@@ -22,8 +22,10 @@ pub(crate) const QUEUED: usize = 1 << 2;
 pub(crate) const UNSTARTED: usize = 1 << 3;
 /// For the queue: its worker is serving what is queued.
 pub(crate) const SERVING: usize = 1 << 4;
+/// No more slots are given, but what has entered the queue is served.
+pub(crate) const DRAINING: usize = 1 << 5;
 /// One slot. The count of those that are taken fills the rest of the word.
-const SLOT: usize = 1 << 5;
+const SLOT: usize = 1 << 6;
 
 /// The highest bound, which keeps the count from reaching the end of the word.
 const MAX_BOUND: usize = usize::MAX / SLOT / 2;
@@ -92,6 +94,12 @@ impl Slots {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.flags() & CLOSED != 0
+    }
+
+    /// Whether there are no more slots to be had: closed, or to be so once the queue is empty.
+    #[inline]
+    pub(crate) fn is_shut(&self) -> bool {
+        self.flags() & (CLOSED | DRAINING) != 0
     }
 
     pub(crate) fn set(&self, flag: usize) {
@@ -164,7 +172,7 @@ impl Slots {
 
     #[inline]
     fn has_free(&self, word: usize) -> bool {
-        word & (WAITING | CLOSED) == 0 && word / SLOT < self.bound
+        word & (WAITING | CLOSED | DRAINING) == 0 && word / SLOT < self.bound
     }
 
     #[inline]
@@ -205,7 +213,7 @@ impl Slots {
 
     fn reserve_or_wait(&self, waker: Waker) -> Reservation {
         let mut line = lock(&self.line);
-        if self.is_closed() {
+        if self.is_shut() {
             return Reservation::None;
         }
         if self.claim(&mut line, WAITING) {
@@ -312,11 +320,21 @@ impl Slots {
         }
     }
 
-    /// Dismisses all that wait, and gives their wakers.
+    /// Gives no more slots, dismisses all that wait, and gives their wakers.
     #[must_use]
     pub(crate) fn close(&self) -> Vec<Waker> {
+        self.shut(CLOSED)
+    }
+
+    /// The same, for a queue that goes on until it is empty.
+    #[must_use]
+    pub(crate) fn drain(&self) -> Vec<Waker> {
+        self.shut(DRAINING)
+    }
+
+    fn shut(&self, flag: usize) -> Vec<Waker> {
         let mut line = lock(&self.line);
-        self.set(CLOSED);
+        self.set(flag);
         let mut wakers = Vec::new();
         while let Some(key) = line.waiters.front() {
             wakers.extend(line.call_up(key, Waiter::Dismissed));

@@ -11,6 +11,7 @@
 //!
 //! - [`Task`]: a background task that is told, drains, and is cut off at the deadline. It ends with its owner.
 //! - [`Drain`]: a middleware that counts the requests in flight, and refuses others once it is closed.
+//! - `Buffer` of `tower-buffer`, `SpawnReady` of `tower-spawn-ready`, and the pool of `tower-balance`.
 //! - [`Closer`]: the half of a pair, for whatever else there is. The other half, a [`Signal`], tells that
 //!   closing was asked, and is dropped when it is done.
 //!

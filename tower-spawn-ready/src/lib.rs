@@ -14,7 +14,7 @@
 //! # What it costs
 //!
 //! Nothing while the service is ready: its `poll_ready` and `call` are forwarded, and errors are boxed. Each time
-//! that it isn't, one task is spawned, which allocates once.
+//! that it isn't, one task is spawned, which allocates once; the first time, twice.
 
 use std::any::Any;
 use std::error::Error;
@@ -22,12 +22,15 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
+use tower_close::{Close, Closer, Closing, Signal, closer};
+use tower_deadline::Deadline;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Instrument, Span};
@@ -48,7 +51,7 @@ pub struct SpawnReadyLayer(());
 ///
 /// # Cancellation
 ///
-/// Dropping this aborts the task, and the service with it.
+/// Dropping this aborts the task, and the service with it. [`Close`] does so while it is kept, and waits.
 ///
 /// # Errors
 ///
@@ -58,6 +61,7 @@ pub struct SpawnReadyLayer(());
 /// - [`NoRuntime`], if the service isn't ready and there is no tokio runtime to drive it on.
 /// - [`Panicked`], if the service panicked on the task, from then on.
 /// - [`Aborted`], if the runtime was shut down before the service was ready, from then on.
+/// - [`Closed`], once this was [closed](Close). So does the future of a `call`.
 ///
 /// A `call` without readiness never reaches the service. Its future fails with [`NotReady`].
 ///
@@ -90,6 +94,9 @@ pub struct SpawnReadyLayer(());
 #[derive(Debug)]
 pub struct SpawnReady<S> {
     state: State<S>,
+    is_closed: AtomicBool,
+    /// Made with the first task, to wait for its end.
+    closer: OnceLock<Closer>,
 }
 
 #[derive(Debug)]
@@ -125,9 +132,15 @@ pin_project! {
             future: F,
         },
         NotReady,
+        Closed,
         Done,
     }
 }
+
+/// A [`SpawnReady`] was closed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Closed;
 
 /// A [`SpawnReady`] was called without being ready.
 #[derive(Debug)]
@@ -176,6 +189,8 @@ impl<S> SpawnReady<S> {
                 service,
                 ready: false,
             },
+            is_closed: AtomicBool::new(false),
+            closer: OnceLock::new(),
         }
     }
 
@@ -196,7 +211,8 @@ impl<S> SpawnReady<S> {
         let vacant = State::Lost(Loss::Aborted);
         self.state = match std::mem::replace(&mut self.state, vacant) {
             State::Here { service, .. } => {
-                let driven = until_ready::<S, Req>(service).instrument(Span::current());
+                let signal = self.closer.get_or_init(|| closer().0).signal();
+                let driven = until_ready::<S, Req>(service, signal).instrument(Span::current());
                 State::Driven(runtime.spawn(driven))
             }
             state => state,
@@ -205,7 +221,8 @@ impl<S> SpawnReady<S> {
     }
 }
 
-async fn until_ready<S, Req>(mut service: S) -> (S, Result<(), BoxError>)
+/// The signal tells by being dropped that the task has ended.
+async fn until_ready<S, Req>(mut service: S, _signal: Signal) -> (S, Result<(), BoxError>)
 where
     S: Service<Req>,
     S::Error: Into<BoxError>,
@@ -225,6 +242,9 @@ where
     type Future = ResponseFuture<S::Future, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(Closed.into()));
+        }
         loop {
             match &mut self.state {
                 // Here -> Here, Driven.
@@ -252,6 +272,7 @@ where
 
     fn call(&mut self, req: Req) -> Self::Future {
         let state = match &mut self.state {
+            _ if self.is_closed.load(Ordering::Relaxed) => ResponseState::Closed,
             State::Here { service, ready } if *ready => {
                 *ready = false;
                 ResponseState::Called {
@@ -264,6 +285,18 @@ where
             state,
             _error: PhantomData,
         }
+    }
+}
+
+/// Takes no more requests, and ends the task that drives the service, if there is one: no request waits for it, so
+/// nothing has to be finished.
+impl<S> Close for SpawnReady<S> {
+    fn close(&self, by: Deadline) -> Closing {
+        self.is_closed.store(true, Ordering::Relaxed);
+        if let State::Driven(task) = &self.state {
+            task.abort();
+        }
+        self.closer.get_or_init(|| closer().0).close(by)
     }
 }
 
@@ -288,6 +321,7 @@ where
         let result = match state.as_mut().project() {
             ResponseStateProj::Called { future } => ready!(future.poll(cx)).map_err(Into::into),
             ResponseStateProj::NotReady => Err(NotReady.into()),
+            ResponseStateProj::Closed => Err(Closed.into()),
             ResponseStateProj::Done => panic!("`ResponseFuture` polled after completion"),
         };
         // What the service's future holds, such as a permit, isn't kept until this one is dropped.
@@ -319,6 +353,14 @@ impl From<Loss> for BoxError {
         }
     }
 }
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("service is closed")
+    }
+}
+
+impl Error for Closed {}
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! What a buffer's callers see.
 
+mod closing;
 mod model;
 
 use std::convert::Infallible;

@@ -8,10 +8,12 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::yield_now;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower_close::Close;
+use tower_deadline::Deadline;
 use tower_layer::Layer;
 use tower_service::Service;
 use tower_spawn_ready::{
-    Aborted, NoRuntime, NotReady, Panicked, ResponseFuture, SpawnReady, SpawnReadyLayer,
+    Aborted, Closed, NoRuntime, NotReady, Panicked, ResponseFuture, SpawnReady, SpawnReadyLayer,
 };
 use tower_test::mock;
 use tracing::Instrument;
@@ -155,6 +157,22 @@ async fn dropping_it_ends_the_task() {
         assert_ready!(handle.poll_request()).is_none(),
         "the mock is dropped"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_it_ends_the_task_though_it_is_kept() {
+    let (mut service, mut handle) = stuck();
+    assert_pending!(service.poll_ready());
+    yield_now().await;
+    let soon = Deadline::after(std::time::Duration::from_secs(1));
+    service.get_ref().close(soon).await.unwrap();
+    // The service is dropped with its task.
+    assert!(handle.next_request().await.is_none());
+    assert!(assert_ready_err!(service.poll_ready()).is::<Closed>());
+    let mut response = task::spawn(service.call(1));
+    assert!(assert_ready_err!(response.poll()).is::<Closed>());
+    // Once more, it is closed already.
+    service.get_ref().close(soon).await.unwrap();
 }
 
 #[test]
