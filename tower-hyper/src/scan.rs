@@ -6,6 +6,8 @@
 
 use memchr::memchr;
 
+use crate::vetting::MAX_TARGET;
+
 const LENGTH: &[u8] = b"content-length:";
 const ENCODING: &[u8] = b"transfer-encoding:";
 
@@ -90,6 +92,11 @@ impl Scan {
             },
             line: Partial::NONE,
         }
+    }
+
+    /// Whether a request's first line has begun that is longer than any that is let through.
+    pub(crate) fn is_in_long_target(&self) -> bool {
+        self.place == Place::RequestLine && self.line.length > MAX_TARGET
     }
 
     /// Takes the next bytes. Says which head, the first being 1, can be understood in two ways, if one can; it is the last

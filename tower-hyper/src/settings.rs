@@ -155,7 +155,8 @@ impl Settings {
 
     /// How many bytes an HTTP/1.1 connection may buffer each way, at least 8192; 64 KiB by default.
     ///
-    /// A head that is longer is answered with status 431.
+    /// A head that is longer is answered with status 431, and with 414 where it is its target that is too long: beyond
+    /// 16 KiB, unless requests aren't [vetted](Self::without_vetting).
     #[must_use]
     pub fn with_max_buffer(self, bytes: usize) -> Self {
         self.change(|values| {

@@ -1,8 +1,11 @@
 //! Refuses requests that parse, but that RFC 9110, RFC 9112 and RFC 9113 forbid.
 
 use http::header::{EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body;
+
+/// How long a target's path and query may be together. RFC 9112, section 3 asks for 8000 at least.
+pub(crate) const MAX_TARGET: usize = 16 * 1024;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +15,7 @@ pub(crate) enum Refusal {
     BadHost,
     OtherHost,
     BadTarget,
+    LongTarget,
     Expectation,
     Ambiguous,
 }
@@ -20,6 +24,7 @@ impl Refusal {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::LongTarget => StatusCode::URI_TOO_LONG,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -31,6 +36,7 @@ impl Refusal {
             Self::BadHost => "the Host field isn't a host",
             Self::OtherHost => "the Host field names another host than the target",
             Self::BadTarget => "the request's target has a form that its method doesn't allow",
+            Self::LongTarget => "the request's target is too long",
             Self::Ambiguous => "it has two lengths, or its target a fragment",
             Self::Expectation => "the expectation can't be met",
         }
@@ -47,6 +53,7 @@ pub(crate) fn vet<B: Body>(request: &mut Request<B>, known: &mut KnownHost) -> R
         vet_expectation(request.headers())?;
     }
     let uri = request.uri();
+    vet_length(uri)?;
     if uri.authority().is_none() && uri.scheme().is_none() {
         vet_path(request.method(), uri.path())
     } else {
@@ -79,6 +86,7 @@ pub(crate) fn vet_http2<B: Body>(
             _ => {}
         }
     }
+    vet_length(uri)?;
     if !request.body().is_end_stream() {
         vet_expectation(headers)?;
     }
@@ -104,6 +112,13 @@ fn is_same_host(a: &[u8], b: &[u8], scheme: Option<&str>) -> bool {
     };
     let name = |host| <[u8]>::strip_suffix(host, port).unwrap_or(host);
     a.eq_ignore_ascii_case(b) || name(a).eq_ignore_ascii_case(name(b))
+}
+
+fn vet_length(uri: &Uri) -> Result<(), Refusal> {
+    match uri.path_and_query() {
+        Some(target) if target.as_str().len() > MAX_TARGET => Err(Refusal::LongTarget),
+        _ => Ok(()),
+    }
 }
 
 fn vet_expectation(headers: &HeaderMap) -> Result<(), Refusal> {

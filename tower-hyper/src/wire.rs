@@ -126,6 +126,27 @@ impl Http1 {
     }
 }
 
+impl Http1 {
+    /// Whether what is written may be hyper's refusal of a target that doesn't fit into its buffer.
+    #[inline]
+    fn refuses_target(&self) -> bool {
+        let scan = self.scan.as_ref();
+        scan.is_some_and(|scan| scan.is_in_long_target())
+    }
+
+    /// hyper tells of too many bytes of fields, whatever is too long. A target has a status of its own (RFC 9110, section
+    /// 15.5.15).
+    #[cold]
+    fn refuse_target(&mut self, link: &Link, response: &[u8]) -> Option<usize> {
+        let rest = response.strip_prefix(b"HTTP/1.1 431 Request Header Fields Too Large")?;
+        self.gathered
+            .extend_from_slice(b"HTTP/1.1 414 URI Too Long");
+        self.gathered.extend_from_slice(rest);
+        link.hold(true);
+        Some(response.len())
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -228,6 +249,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
         if let Some(http1) = &mut this.http1 {
             if let Some(length) = http1.gather(&this.link, std::iter::once(buf)) {
                 return Poll::Ready(Ok(length));
+            }
+            if http1.refuses_target() {
+                if let Some(length) = http1.refuse_target(&this.link, buf) {
+                    return Poll::Ready(Ok(length));
+                }
             }
             if this.link.is_holding() {
                 ready!(this.poll_release(cx))?;

@@ -2,10 +2,13 @@
 
 #![allow(missing_docs, reason = "tests are documented by their names")]
 
+mod conformance;
 mod deadlines;
 mod exchanges;
 mod http2;
 mod malformed;
+#[cfg(unix)]
+mod processes;
 #[cfg(feature = "proxy-protocol")]
 mod proxied;
 mod servers;
