@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use h2::client::SendRequest;
@@ -47,8 +47,9 @@ where
 {
     send: SendRequest<SendBuf<B::Data>>,
     slot: Slot,
-    /// The place of the last body that was sent at once, for the next one.
-    spare: Option<Placed<B>>,
+    /// The place of the last body that was sent at once, for the next one. Nobody locks it: the mutex makes handles
+    /// `Sync` whose bodies aren't.
+    spare: Mutex<Option<Placed<B>>>,
     origin: Option<Origin>,
     shared: Arc<Shared>,
 }
@@ -83,7 +84,7 @@ impl<B: Body> Connection<B> {
         Self {
             send,
             slot: Slot::None(Line::default()),
-            spare: None,
+            spare: Mutex::new(None),
             origin,
             shared: Arc::new(Shared {
                 gate: Gate::new(limit),
@@ -151,7 +152,7 @@ impl<B: Body> Clone for Connection<B> {
         Self {
             send: self.send.clone(),
             slot: Slot::None(Line::default()),
-            spare: None,
+            spare: Mutex::new(None),
             origin: self.origin.clone(),
             shared: Arc::clone(&self.shared),
         }
@@ -218,7 +219,8 @@ where
         if last {
             return Ok((response, None));
         }
-        let mut placed = self.spare.take().unwrap_or_else(|| Box::pin(None));
+        let spare = self.spare.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut placed = spare.take().unwrap_or_else(|| Box::pin(None));
         placed.as_mut().set(Some(SendBody::new(stream, body)));
         let upload = placed.as_mut().as_pin_mut().map(|body| {
             // A task polls it anew at once where it is pending, with a waker of its own.
@@ -230,7 +232,7 @@ where
             // Where the peer has ended the stream early, the response says so.
             Some(Poll::Ready(_)) | None => {
                 placed.as_mut().set(None);
-                self.spare = Some(placed);
+                *spare = Some(placed);
                 Ok((response, None))
             }
         }
