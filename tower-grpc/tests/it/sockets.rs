@@ -199,3 +199,16 @@ async fn what_is_no_target_is_refused() {
     }
     assert!(Channel::lazy("localhost:50051").is_ok());
 }
+
+#[tokio::test]
+async fn a_client_may_be_shared_between_threads() {
+    let server = run().await;
+    let client = std::sync::Arc::new(server.client().await);
+    let calls = (0..4).map(|_| {
+        let client = std::sync::Arc::clone(&client);
+        tokio::spawn(async move { EchoClient::clone(&client).unary(say("x")).await })
+    });
+    for answer in join_all(calls).await {
+        assert!(answer.unwrap().is_ok());
+    }
+}
