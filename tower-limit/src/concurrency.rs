@@ -49,6 +49,10 @@ pub struct GlobalConcurrencyLimitLayer {
 ///
 /// **Cancellation.** Dropping the response future drops the inner service's future, then frees the permit.
 ///
+/// **Deadlines.** As its errors are the inner service's, a wait can't fail at the [deadline](tower_deadline::Deadline) of its
+/// request. It ends with the future that waits, which [`DeadlineLayer`](tower_deadline::DeadlineLayer) and
+/// [`Deadline::within`](tower_deadline::Deadline::within) drop. A [`Bulkhead`](crate::bulkhead::Bulkhead) ends its waits itself.
+///
 /// **Errors.** Only the inner service's. After a readiness error the permit is free.
 ///
 /// A limit of 0 is never ready. Neither is a service over a [`Semaphore`] that has been closed.

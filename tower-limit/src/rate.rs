@@ -87,6 +87,9 @@ pub struct GlobalRateLimitLayer {
 /// **`call` without readiness.** The request is forwarded, as the response future is the inner service's and can
 /// neither wait nor fail. It counts as started, so the excess is repaid before the service is ready again.
 ///
+/// **Deadlines.** A rate is waited for by `poll_ready` alone, before there is a request. A caller that is in a hurry drops
+/// its wait, as [`Deadline::within`](tower_deadline::Deadline::within) does, and leaves nothing behind.
+///
 /// **Errors.** Only the inner service's.
 ///
 /// Outside of a Tokio runtime there is no timer to wait with: there it asks to be polled again at once,

@@ -4,9 +4,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower_deadline::Deadline;
 use tower_layer::Layer;
 use tower_limit::concurrency::{
     ConcurrencyLimit, ConcurrencyLimitLayer, GlobalConcurrencyLimitLayer,
@@ -438,4 +440,20 @@ fn the_auto_traits_are_those_of_the_inner_service() {
         format!("{service:?}", service = ConcurrencyLimit::new(7, 3)),
         "ConcurrencyLimit { inner: 7, pool: Permits { available: 3, .. }, claim: None, .. }"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_with_the_deadline_that_was_set_around_it_and_its_place_is_free() {
+    let limit = ConcurrencyLimitLayer::new(1);
+    let (mut service, _handle) = mock::spawn_layer::<&str, &str, _>(limit);
+    let mut hurried = service.get_ref().clone();
+    assert_ready_ok!(service.poll_ready());
+    let first = service.call("first");
+
+    let soon = Deadline::after(Duration::from_millis(3));
+    let waited = soon.within(poll_fn(|cx| hurried.poll_ready(cx))).await;
+    assert!(waited.unwrap_err().was_started());
+    drop(hurried);
+    drop(first);
+    assert_ready_ok!(service.poll_ready());
 }
