@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_h2::client::{Connect, Connection};
 use tower_h2::connect::Tcp;
 use tower_h2::{RecvBody, client};
@@ -30,7 +30,8 @@ use crate::{BoxError, GrpcBody, Status};
 ///
 /// **Readiness.** It waits for the connection, and for the server to allow one more stream. Where a connection
 /// can't be made it fails, and fails at once for a while: for about a second after the first try, and up to
-/// the time that [`ChannelBuilder::with_max_backoff`] says after many.
+/// the time that [`ChannelBuilder::with_max_backoff`] says after many. A handle from
+/// [`waiting`](Self::waiting) waits for the next tries instead.
 ///
 /// **Cancellation.** Dropping a response ends the call. When the last clone is dropped the connection ends after
 /// the calls that are under way.
@@ -62,6 +63,8 @@ pub struct Channel {
     shared: Arc<Shared>,
     /// This handle's hold on the connection.
     state: Hold,
+    /// It doesn't fail where the connection can't be made.
+    waits: bool,
 }
 
 enum Hold {
@@ -69,6 +72,8 @@ enum Hold {
     /// The connection is being made.
     Waiting(oneshot::Receiver<Result<Connection<GrpcBody>, Status>>),
     Connected(Connection<GrpcBody>),
+    /// The last try has failed, and this handle waits for the time of the next.
+    Pausing(Pin<Box<Sleep>>),
 }
 
 /// What the clones have in common.
@@ -163,8 +168,40 @@ impl Channel {
         })
     }
 
+    /// A handle of the same connection whose calls wait until it is made, however often that fails.
+    ///
+    /// It is gRPC's "wait for ready", for the calls of one client: others, over a clone that was made before, still
+    /// fail at once. A call's deadline bounds the wait; without one it may last for ever.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use tower_grpc::client::Channel;
+    /// use tower_grpc::health::pb::HealthCheckRequest;
+    /// use tower_grpc::health::pb::client::HealthClient;
+    /// use tower_grpc::{Code, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let channel = Channel::lazy("http://127.0.0.1:1")?;
+    /// let mut client = HealthClient::new(channel.waiting());
+    /// let request = Request::new(HealthCheckRequest::default()).with_timeout(Duration::from_secs(10));
+    /// // Nobody listens, and somebody might have after all.
+    /// let status = client.check(request).await.unwrap_err();
+    /// assert_eq!(status.code(), Code::DeadlineExceeded);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn waiting(&self) -> Self {
+        Self {
+            waits: true,
+            ..self.clone()
+        }
+    }
+
     /// Takes the connection that there is, or has one made.
-    fn hold(shared: &Arc<Shared>) -> Result<Hold, Status> {
+    fn hold(shared: &Arc<Shared>, waits: bool) -> Result<Hold, Status> {
         let mut link = shared.lock();
         match &mut link.state {
             LinkState::Connected(connection) if !connection.is_closed() => {
@@ -178,7 +215,10 @@ impl Channel {
                 return Ok(Hold::Waiting(receiver));
             }
             LinkState::Failed { status, until } if Instant::now() < *until => {
-                return Err(status.clone());
+                return match waits && Handle::try_current().is_ok() {
+                    true => Ok(Hold::Pausing(Box::pin(sleep_until(*until)))),
+                    false => Err(status.clone()),
+                };
             }
             LinkState::Idle | LinkState::Connected(_) | LinkState::Failed { .. } => {}
         }
@@ -258,8 +298,9 @@ impl Clone for Channel {
             shared: Arc::clone(&self.shared),
             state: match &self.state {
                 Hold::Connected(connection) => Hold::Connected(connection.clone()),
-                Hold::None | Hold::Waiting(_) => Hold::None,
+                Hold::None | Hold::Waiting(_) | Hold::Pausing(_) => Hold::None,
             },
+            waits: self.waits,
         }
     }
 }
@@ -269,7 +310,7 @@ impl Service<http::Request<GrpcBody>> for Channel {
     type Error = Status;
     type Future = ChannelFuture;
 
-    // None -> Waiting, Connected; Waiting -> None, Connected; Connected -> None.
+    // None -> Waiting, Pausing, Connected; Waiting -> None, Connected; Pausing -> None; Connected -> None.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         loop {
             match &mut self.state {
@@ -278,13 +319,19 @@ impl Service<http::Request<GrpcBody>> for Channel {
                     // It is lost, and another is made.
                     Err(_) => self.state = Hold::None,
                 },
-                Hold::None => self.state = Self::hold(&self.shared)?,
+                Hold::None => self.state = Self::hold(&self.shared, self.waits)?,
                 Hold::Waiting(receiver) => {
                     let told = ready!(Pin::new(receiver).poll(cx));
                     self.state = Hold::None;
-                    if let Ok(outcome) = told {
-                        self.state = Hold::Connected(outcome?);
+                    match told {
+                        Ok(Ok(connection)) => self.state = Hold::Connected(connection),
+                        Ok(Err(status)) if !self.waits => return Poll::Ready(Err(status)),
+                        Ok(Err(_)) | Err(_) => {}
                     }
+                }
+                Hold::Pausing(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    self.state = Hold::None;
                 }
             }
         }
@@ -296,7 +343,7 @@ impl Service<http::Request<GrpcBody>> for Channel {
                 Hold::Connected(connection) => Calling::Sent {
                     response: connection.call(request),
                 },
-                Hold::None | Hold::Waiting(_) => Calling::NotReady,
+                Hold::None | Hold::Waiting(_) | Hold::Pausing(_) => Calling::NotReady,
             },
         }
     }
@@ -307,6 +354,7 @@ impl fmt::Debug for Channel {
         let state = match &self.state {
             Hold::None => "idle",
             Hold::Waiting(_) => "connecting",
+            Hold::Pausing(_) => "waiting for the next try",
             Hold::Connected(_) => "connected",
         };
         f.debug_struct("Channel")
@@ -452,6 +500,7 @@ where
                 max_backoff,
             }),
             state: Hold::None,
+            waits: false,
         })
     }
 

@@ -191,6 +191,38 @@ async fn a_channel_to_nobody_fails_at_once_and_again() {
 }
 
 #[tokio::test]
+async fn a_call_that_waits_is_answered_when_the_server_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let builder = Channel::builder(format!("http://{address}")).unwrap();
+    let channel = builder.with_max_backoff(Duration::from_millis(1)).lazy();
+    let channel = channel.unwrap();
+    let mut waiting = EchoClient::new(channel.waiting());
+    let call = tokio::spawn(async move { waiting.unary(say("patience")).await });
+    // Others fail still, and after several tries the call hasn't.
+    for _ in 0..20 {
+        let status = EchoClient::new(channel.clone()).unary(say("x")).await;
+        assert_eq!(status.unwrap_err().code(), Code::Unavailable);
+        tokio::task::yield_now().await;
+    }
+    assert!(!call.is_finished());
+    let _server = run_on(TcpListener::bind(address).await.unwrap()).await;
+    assert_eq!(call.await.unwrap().unwrap().get_ref().text, "patience");
+}
+
+#[tokio::test]
+async fn a_call_that_waits_ends_at_its_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let channel = Channel::lazy(format!("http://{address}")).unwrap();
+    let request = Request::new(say("x")).with_timeout(Duration::from_millis(20));
+    let call = EchoClient::new(channel.waiting()).unary(request).await;
+    assert_eq!(call.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
 async fn what_is_no_target_is_refused() {
     for target in ["", "/path", "http://", "https://shop.example"] {
         assert!(Channel::lazy(target).is_err(), "{target}");
