@@ -62,6 +62,7 @@ impl Uploads {
     /// Keeps the files of a form: 1 GiB of them at most.
     #[post("/files")]
     #[body_limit(1 << 30)]
+    #[handler_timeout(std::time::Duration::from_secs(3600))]
     async fn upload(&self, mut form: Multipart) -> Result<Created<Json<Vec<Entry>>>, Problem> {
         let mut kept = Vec::new();
         while let Some(field) = form.next_field().await? {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::IntervalStream;
+use tower_web::Workers;
 use tower_web::prelude::*;
 use tower_web::sse::Event;
-use tower_web::{Server, Workers};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Message {
@@ -146,7 +146,7 @@ impl Options {
 async fn main() -> tower_web::Result {
     let options = Options::parse(std::env::args().skip(1))?;
     let app = app(options.bare);
-    let server = Server::bind(&options.listen).await?;
+    let server = tower_web::bind(&options.listen).await?;
     let server = app.current_defaults().set_up(server);
     app.serve_on_workers(server, Workers::new(options.workers))
         .await

@@ -170,7 +170,7 @@ pub use problem::{Problem, Rejection};
 pub use respond::{IntoResponse, Response};
 pub use routing::TrailingSlash;
 #[cfg(feature = "server")]
-pub use serving::{ListenError, Outcome, block_on, exit};
+pub use serving::{ListenError, Outcome, bind, block_on, exit};
 pub use shutdown::Shutdown;
 #[cfg(feature = "server")]
 pub use tower_hyper::{ConnectInfo, Server, Settings, Workers};

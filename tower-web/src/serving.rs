@@ -171,7 +171,12 @@ impl Error for ListenError {
     }
 }
 
-async fn bind(address: impl ToSocketAddrs) -> Result<Server<Tcp>, ListenError> {
+/// Makes a server that listens on a TCP address: [`Server::bind`], with an error that says what to do.
+///
+/// # Errors
+///
+/// Fails where the address is taken, isn't this machine's, or can't be resolved.
+pub async fn bind(address: impl ToSocketAddrs) -> Result<Server<Tcp>, ListenError> {
     let addresses: Vec<SocketAddr> = match tokio::net::lookup_host(address).await {
         Ok(addresses) => addresses.collect(),
         Err(source) => {
