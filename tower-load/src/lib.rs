@@ -12,7 +12,8 @@
 //!
 //! Those that measure need to know when a request is complete. For most protocols this is when the
 //! response arrives ([`CompleteOnResponse`]). Where the response is the beginning of a stream,
-//! a [`TrackCompletion`] of your own can keep the request's handle in the body until its end.
+//! a [`TrackCompletion`] of your own can keep the request's handle in the body until its end; for HTTP,
+//! `CompleteOnBody` of `tower-http-load` does.
 //!
 //! # When not to use it
 //!
