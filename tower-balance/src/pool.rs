@@ -307,7 +307,7 @@ where
         let chooser = || Chooser {
             picker: self.chooser.picker.clone(),
             rng: self.core.seeds.next(),
-            max_faults_in_a_row: self.chooser.max_faults_in_a_row,
+            blame: self.chooser.blame,
         };
         match Queued::new(&self.core, chooser, request) {
             Ok(queued) => Response::Queued {
@@ -341,7 +341,7 @@ where
                 picker: self.chooser.picker.clone(),
                 // Its own, so that no two draw the same.
                 rng: self.core.seeds.next(),
-                max_faults_in_a_row: self.chooser.max_faults_in_a_row,
+                blame: self.chooser.blame,
             },
             classify: self.classify.clone(),
             door: Door::Open,
@@ -365,7 +365,10 @@ where
         loop {
             match this.state.as_mut().project() {
                 ResponseProj::Called { future, flight } => {
-                    let result = ready!(future.poll(cx));
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        flight.waits();
+                        return Poll::Pending;
+                    };
                     flight.finish(this.classify.classify(&(), &result));
                     return Poll::Ready(result.map_err(Into::into));
                 }

@@ -11,6 +11,7 @@ use tower_make::MakeService;
 use tower_rng::{Rng, SplitMix64};
 
 use super::driver::Driver;
+use super::endpoint::Blame;
 use super::gauge::{Gauge, InFlight, Member};
 use super::link::Backoff;
 use super::numbers::Metrics;
@@ -278,12 +279,15 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
             tracing::Instrument::in_current_span(driver.run(signal))
         })?;
         let ejection = settings.ejection;
-        let max_faults_in_a_row = ejection.and_then(|ejection| ejection.faults_in_a_row());
+        let blame = Blame {
+            max_faults_in_a_row: ejection.and_then(|by| by.faults_in_a_row()).unwrap_or(0),
+            given_up_after: ejection.and_then(|by| by.given_up_after()),
+        };
         Ok(Pool {
             chooser: Chooser {
                 picker: self.picker,
                 rng: seeds.next(),
-                max_faults_in_a_row: max_faults_in_a_row.unwrap_or(0),
+                blame,
             },
             core: Arc::new(Core {
                 shared,

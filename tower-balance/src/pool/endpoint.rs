@@ -4,9 +4,12 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
 use tower_classify::Class;
+use tower_deadline::Deadline;
 
 use super::gauge::{Gauge, Member};
 use super::latch::Latch;
@@ -49,8 +52,18 @@ pub(super) struct Seat<S> {
 pub(super) struct Flight<S, G: Gauge> {
     endpoint: Arc<Endpoint<S, G>>,
     ticket: Option<G::Ticket>,
+    blame: Blame,
+    /// From when on it is the endpoint's fault if the request is given up. None until it had to wait.
+    overdue_at: Option<Instant>,
+}
+
+/// What counts against an endpoint between the looks at all of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blame {
     /// Zero: they don't count.
-    max_faults_in_a_row: u32,
+    pub(super) max_faults_in_a_row: u32,
+    /// After how long a request that is given up counts as a fault. None if that never counts.
+    pub(super) given_up_after: Option<Duration>,
 }
 
 /// What the pool's task is to look at.
@@ -154,7 +167,7 @@ impl<S> Seat<S> {
 
 impl<S, G: Gauge> Flight<S, G> {
     #[inline]
-    pub(super) fn start(endpoint: &Arc<Endpoint<S, G>>, max_faults_in_a_row: u32) -> Self {
+    pub(super) fn start(endpoint: &Arc<Endpoint<S, G>>, blame: Blame) -> Self {
         endpoint.member.add();
         if !endpoint.was_used.load(Ordering::Relaxed) {
             endpoint.was_used.store(true, Ordering::Relaxed);
@@ -162,7 +175,16 @@ impl<S, G: Gauge> Flight<S, G> {
         Self {
             ticket: Some(endpoint.member.gauge.start()),
             endpoint: Arc::clone(endpoint),
-            max_faults_in_a_row,
+            blame,
+            overdue_at: None,
+        }
+    }
+
+    /// The response isn't there yet. Reads the clock the first time, so that what is answered at once costs none.
+    #[inline]
+    pub(super) fn waits(&mut self) {
+        if let (None, Some(after)) = (self.overdue_at, self.blame.given_up_after) {
+            self.overdue_at = overdue_at(after);
         }
     }
 
@@ -186,7 +208,7 @@ impl<S, G: Gauge> Flight<S, G> {
         let endpoint = &self.endpoint;
         endpoint.failed.fetch_add(1, Ordering::Relaxed);
         let faults = endpoint.faults_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        if faults == self.max_faults_in_a_row {
+        if faults == self.blame.max_faults_in_a_row {
             endpoint.faults_in_a_row.store(0, Ordering::Relaxed);
             endpoint.is_suspect.store(true, Ordering::Relaxed);
             endpoint.waker.wake_by_ref();
@@ -210,8 +232,19 @@ impl<S, G: Gauge> Flight<S, G> {
 impl<S, G: Gauge> Drop for Flight<S, G> {
     #[inline]
     fn drop(&mut self) {
+        if self.ticket.is_some() && self.overdue_at.is_some_and(|at| at <= Instant::now()) {
+            self.fault();
+        }
         self.end(None);
     }
+}
+
+/// When a request that waits since now has waited for so long, or its deadline, if that is earlier.
+#[cold]
+fn overdue_at(after: Duration) -> Option<Instant> {
+    let by_age = Instant::now().checked_add(after);
+    let by_deadline = Deadline::current().map(Deadline::instant);
+    by_age.into_iter().chain(by_deadline).min()
 }
 
 impl Wakes {

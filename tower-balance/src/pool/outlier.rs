@@ -22,6 +22,17 @@ use tokio::time::Instant;
 /// - **Failures in a row**: an endpoint that fails 5 requests in a row, as Finagle's failure accrual and
 ///   Envoy's `consecutive_5xx`. gRFC A50 leaves this out; it is what catches an endpoint that has just died.
 ///
+/// A request that is **given up** before its response came, as its future is dropped, is a failure
+///
+/// - when its [`Deadline`](tower_deadline::Deadline) has passed: a deadline that is exceeded fails a request for
+///   gRPC as for Envoy, and an endpoint that has stopped answering is known by nothing else;
+/// - or when it has waited for a second, as a timeout that sets no deadline gives up
+///   ([`with_given_up_after`](Self::with_given_up_after)).
+///
+/// Given up earlier it says nothing. It was the caller who went, whose own client may have gone, or the other one of
+/// two hedged requests was faster; Envoy doesn't count a request that its client resets, either. Were they counted,
+/// an impatient caller could eject endpoints that do well.
+///
 /// An endpoint is ejected for 30 s times the number of its ejections, at most 300 s; each interval in which
 /// it isn't forgives one. At most 10 % are ejected at once, but always one may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +44,7 @@ pub struct Ejection {
     success_rate: Option<SuccessRate>,
     failure_share: Option<FailureShare>,
     faults_in_a_row: Option<u32>,
+    given_up_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,6 +95,7 @@ impl Default for Ejection {
                 min_requests: 50,
             }),
             faults_in_a_row: Some(5),
+            given_up_after: Some(Duration::from_secs(1)),
         }
     }
 }
@@ -174,6 +187,27 @@ impl Ejection {
     pub fn without_faults_in_a_row(mut self) -> Self {
         self.faults_in_a_row = None;
         self
+    }
+
+    /// Counts a request that is given up as failed if it has waited for so long: a second by default.
+    ///
+    /// Raise it where responses take longer than that, as with long polls that callers often leave. A request that
+    /// has passed its deadline counts however short it has waited.
+    #[must_use]
+    pub fn with_given_up_after(mut self, wait: Duration) -> Self {
+        self.given_up_after = Some(wait);
+        self
+    }
+
+    /// Doesn't count requests that are given up, whatever their deadline.
+    #[must_use]
+    pub fn without_given_up(mut self) -> Self {
+        self.given_up_after = None;
+        self
+    }
+
+    pub(super) fn given_up_after(&self) -> Option<Duration> {
+        self.given_up_after
     }
 
     pub(super) fn interval(&self) -> Duration {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use tower_rng::Rng;
 use tower_service::Service;
 
-use super::endpoint::{Endpoint, Flight, Seat, Wakes};
+use super::endpoint::{Blame, Endpoint, Flight, Seat, Wakes};
 use super::gauge::{Gauge, Member};
 use super::latch::TurnedAway;
 use super::numbers::Metrics;
@@ -83,7 +83,7 @@ pub(super) struct Miss<Req> {
 pub(super) struct Chooser<P, R> {
     pub(super) picker: P,
     pub(super) rng: R,
-    pub(super) max_faults_in_a_row: u32,
+    pub(super) blame: Blame,
 }
 
 impl<S, G: Gauge> Shared<S, G> {
@@ -141,7 +141,7 @@ impl<S, G: Gauge> Shared<S, G> {
             let endpoint = visit.endpoint;
             match visit.poll_ready() {
                 Poll::Ready(Some(service)) => {
-                    let flight = Flight::start(endpoint, chooser.max_faults_in_a_row);
+                    let flight = Flight::start(endpoint, chooser.blame);
                     let future = service.call(request);
                     visit.is_well();
                     return Ok(Called { future, flight });

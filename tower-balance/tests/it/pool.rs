@@ -529,6 +529,64 @@ async fn one_that_fails_in_a_row_is_ejected_and_comes_back() {
     assert_eq!(census(&pool), [0, 10, 0, 0, 0, 0]);
 }
 
+/// Sends `rounds` requests to each of three endpoints, of which one doesn't answer; says how many are ejected then.
+async fn ejected_by<W, F>(ejection: Ejection, rounds: usize, wait: W) -> usize
+where
+    W: Fn(<TestPool<RoundRobin> as Service<()>>::Future) -> F,
+    F: Future<Output = ()>,
+{
+    let servers = servers(3);
+    servers[1].set_latency(3600 * SECOND);
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers);
+    let mut pool: TestPool<RoundRobin> = builder
+        .with_ejection(ejection)
+        .with_picker(RoundRobin::default())
+        .spawn()
+        .unwrap();
+    settle().await;
+    for _ in 0..3 * rounds {
+        poll_fn(|cx| pool.poll_ready(cx)).await.unwrap();
+        wait(pool.call(())).await;
+        settle().await;
+    }
+    pool.census().ejected
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_pass_their_deadline_count_against_an_endpoint() {
+    let by_deadline = |response| async move {
+        let _ = Deadline::after(20 * MS).within(response).await;
+    };
+    let ejection = Ejection::default();
+    assert_eq!(ejected_by(ejection, 4, by_deadline).await, 0);
+    assert_eq!(ejected_by(ejection, 5, by_deadline).await, 1);
+    let careless = ejection.without_given_up();
+    assert_eq!(ejected_by(careless, 20, by_deadline).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_given_up_count_against_an_endpoint_if_that_took_long() {
+    let within = |limit: Duration| {
+        move |response| async move {
+            let _ = timeout(limit, response).await;
+        }
+    };
+    let ejection = Ejection::default();
+    assert_eq!(ejected_by(ejection, 20, within(900 * MS)).await, 0);
+    assert_eq!(ejected_by(ejection, 5, within(1001 * MS)).await, 1);
+    let sooner = ejection.with_given_up_after(50 * MS);
+    assert_eq!(ejected_by(sooner, 20, within(40 * MS)).await, 0);
+    assert_eq!(ejected_by(sooner, 5, within(60 * MS)).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_never_polled_say_nothing_of_an_endpoint() {
+    let ejection = Ejection::default().with_given_up_after(Duration::ZERO);
+    let dropped = |response| async move { drop(response) };
+    assert_eq!(ejected_by(ejection, 20, dropped).await, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_more_are_ejected_than_may_be() {
     let servers = servers(10);
