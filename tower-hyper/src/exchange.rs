@@ -141,12 +141,8 @@ where
     /// Calls the service, if it is ready now.
     #[inline]
     fn begin(&self, request: Request<hyper::body::Incoming>) -> State<S, S::Future> {
-        // It is made within the net for panics, as moving a request is what costs most here.
-        let request = || {
-            let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
-            self.attach_info(&mut request);
-            request
-        };
+        let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
+        self.attach_info(&mut request);
         let mut service = self.service.borrow_mut();
         // The exchange is polled right after this, and then waits with a waker of its own.
         let mut cx = Context::from_waker(Waker::noop());
@@ -159,7 +155,7 @@ where
                 State::Waiting {
                     waiting: Box::new(Waiting {
                         service: std::mem::replace(&mut *service, next),
-                        request: Some(request()),
+                        request: Some(request),
                     }),
                 }
             }
@@ -193,7 +189,7 @@ where
         let state = match vetted {
             Ok(()) => {
                 self.attach_info(&mut request);
-                call(self.service.get_mut(), || request)
+                call(self.service.get_mut(), request)
             }
             Err(refusal) => State::Refused {
                 status: refused(refusal),
@@ -219,46 +215,60 @@ where
     // Waiting -> Calling, Refused.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let status = loop {
+        // The response is made in its place: to move it is what costs most here.
+        let mut polled = Poll::Pending;
+        let failure = loop {
             match this.state.as_mut().project() {
-                StateProj::Waiting { waiting } => {
-                    let state = ready!(waiting.poll(cx));
-                    this.state.set(state);
-                }
+                StateProj::Waiting { waiting } => match waiting.poll(cx) {
+                    Poll::Ready(state) => this.state.set(state),
+                    Poll::Pending => break None,
+                },
                 StateProj::Calling { call } => {
-                    // It is written in its place, and not passed on by `catch_unwind`, as it is large.
-                    let mut polled = Poll::Pending;
-                    let caught = catch_unwind(AssertUnwindSafe(|| polled = call.poll(cx)));
-                    if let Err(panic) = caught {
-                        break panicked(&*panic);
-                    }
-                    if let (Poll::Ready(Ok(response)), Protocol::Http2) =
-                        (&mut polled, *this.protocol)
-                    {
-                        date::stamp(response.headers_mut());
-                    }
-                    let over = &mut *this.over;
-                    break match polled {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Ok(response)) => match over.take() {
-                            Some(over) => {
-                                return Poll::Ready(Ok(
-                                    response.map(|body| Outgoing::new(Some(body), over))
-                                ));
-                            }
-                            None => return Poll::Pending, // It has been answered.
-                        },
-                        Poll::Ready(Err(error)) => failed(error),
-                    };
+                    break poll_call(call, this.over, *this.protocol, &mut polled, cx).err();
                 }
-                StateProj::Refused { status } => break *status,
+                StateProj::Refused { status } => break Some(*status),
             }
         };
-        let Some(over) = this.over.take() else {
-            return Poll::Pending; // It has been answered.
-        };
-        Poll::Ready(Ok(substitute(status, *this.protocol, over)))
+        if let Some(status) = failure {
+            // Without it, it has been answered.
+            if let Some(over) = this.over.take() {
+                polled = Poll::Ready(Ok(substitute(status, *this.protocol, over)));
+            }
+        }
+        polled
     }
+}
+
+/// Polls a service's future within a net. The status is for one that fails.
+#[inline]
+fn poll_call<F, B, E>(
+    call: Pin<&mut F>,
+    over: &mut Option<Over>,
+    protocol: Protocol,
+    polled: &mut Poll<Result<Response<Outgoing<B>>, E>>,
+    cx: &mut Context<'_>,
+) -> Result<(), StatusCode>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+    B: Body,
+{
+    let caught = catch_unwind(AssertUnwindSafe(|| match call.poll(cx) {
+        Poll::Ready(Ok(response)) => {
+            let Some(over) = over.take() else {
+                return Ok(()); // It has been answered.
+            };
+            let mut response = response.map(|body| Outgoing::new(Some(body), over));
+            if protocol == Protocol::Http2 {
+                date::stamp(response.headers_mut());
+            }
+            *polled = Poll::Ready(Ok(response));
+            Ok(())
+        }
+        Poll::Ready(Err(error)) => Err(failed(error)),
+        Poll::Pending => Ok(()),
+    }));
+    caught.unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 impl<S> Waiting<S>
@@ -271,7 +281,7 @@ where
             Ok(()) => self
                 .request
                 .take()
-                .map(|request| call(&mut self.service, || request)),
+                .map(|request| call(&mut self.service, request)),
             Err(status) => Some(State::Refused { status }),
         };
         state.map_or(Poll::Pending, Poll::Ready)
@@ -296,18 +306,12 @@ where
 }
 
 #[inline]
-fn call<S>(service: &mut S, request: impl FnOnce() -> Request<Incoming>) -> State<S, S::Future>
+fn call<S>(service: &mut S, request: Request<Incoming>) -> State<S, S::Future>
 where
     S: Service<Request<Incoming>>,
 {
-    let mut request = Some(request);
-    // By reference: what is caught is moved in and out.
-    let call = || request.take().map(|request| service.call(request()));
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Some(call)) => State::Calling { call },
-        Ok(None) => State::Refused {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-        },
+    match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
+        Ok(call) => State::Calling { call },
         Err(panic) => State::Refused {
             status: panicked(&*panic),
         },
