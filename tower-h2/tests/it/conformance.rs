@@ -214,6 +214,41 @@ fn frames() -> Vec<Case> {
             Stream(&[PROTOCOL]),
         ),
         case(
+            "5.3.1 HEADERS on itself",
+            &[frame(
+                HEADERS,
+                ALL | PRIORITY_FIELDS,
+                1,
+                &[&[0, 0, 0, 1, 15][..], &post(&[])].concat(),
+            )],
+            Stream(&[PROTOCOL]),
+        ),
+        case(
+            "5.1 idle PRIORITY",
+            &[priority_on(5, 0), request(1)],
+            Answered,
+        ),
+        case(
+            "5.1 half-closed PRIORITY",
+            &[request(1), priority_on(1, 0)],
+            Answered,
+        ),
+        case(
+            "5.1 half-closed WINDOW_UPDATE",
+            &[request(1), window(1, 100)],
+            Answered,
+        ),
+        case(
+            "5.1 half-closed RST_STREAM",
+            &[request(1), reset(1)],
+            Nothing,
+        ),
+        case(
+            "5.1 reset PRIORITY",
+            &[open(1), reset(1), priority_on(1, 0)],
+            Nothing,
+        ),
+        case(
             "5.5 unknown within block",
             &[half.clone(), frame(0xff, 0, 1, &[0; 8])],
             Connection(&[PROTOCOL]),
@@ -246,6 +281,26 @@ fn frames() -> Vec<Case> {
                 ALL | PRIORITY_FIELDS,
                 1,
                 &[&[0, 0, 0, 0, 15][..], &post(&[])].concat(),
+            )],
+            Answered,
+        ),
+        case(
+            "6.2 padded",
+            &[frame(
+                HEADERS,
+                ALL | PADDED,
+                1,
+                &[&[2][..], &post(&[]), &[0, 0]].concat(),
+            )],
+            Answered,
+        ),
+        case(
+            "6.2 padded, with priority",
+            &[frame(
+                HEADERS,
+                ALL | PADDED | PRIORITY_FIELDS,
+                1,
+                &[&[2, 0, 0, 0, 0, 15][..], &post(&[]), &[0, 0]].concat(),
             )],
             Answered,
         ),
@@ -301,6 +356,12 @@ fn frames() -> Vec<Case> {
             Connection(&[PROTOCOL]),
         ),
         case("6.5.2 unknown", &[setting(0xff, 1)], Nothing),
+        case("6.5.2 MAX_CONCURRENT_STREAMS", &[setting(3, 100)], Nothing),
+        case(
+            "7 RST_STREAM of an unknown code",
+            &[open(1), frame(RST_STREAM, 0, 1, &[0, 0, 0, 0xff])],
+            Nothing,
+        ),
         case(
             "6.7 stream 1",
             &[frame(PING, 0, 1, &[0; 8])],
@@ -352,6 +413,29 @@ fn frames() -> Vec<Case> {
             Answered,
         ),
         case(
+            "6.10 stream 0",
+            &[half.clone(), frame(CONTINUATION, END_HEADERS, 0, &[])],
+            Connection(&[PROTOCOL]),
+        ),
+        case(
+            "6.10 after the last",
+            &[
+                half.clone(),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+            ],
+            Connection(&[PROTOCOL, STREAM_CLOSED]),
+        ),
+        case(
+            "6.10 after DATA",
+            &[
+                open(1),
+                data(1, 0, b"a"),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+            ],
+            Connection(&[PROTOCOL]),
+        ),
+        case(
             "6.10 other stream",
             &[half.clone(), frame(CONTINUATION, END_HEADERS, 3, &[])],
             Connection(&[PROTOCOL]),
@@ -386,6 +470,14 @@ fn messages() -> Vec<Case> {
         frame(HEADERS, flags, 1, &block)
     };
     const MALFORMED: Outcome = Stream(&[PROTOCOL]);
+    // `:authority: www.example.com`, of RFC 7541, appendix C.4.1.
+    const WWW_EXAMPLE_COM: [u8; 14] = [
+        0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
+    ];
+    // The name `x-test`, whose value is to follow.
+    const X_TEST: [u8; 7] = [0x00, 0x85, 0xf2, 0xb2, 0x4a, 0x84, 0xff];
+    // POST, http and / by their indices.
+    let base = [0x83, 0x86, 0x84];
     vec![
         case(
             "8.1 trailers",
@@ -595,6 +687,65 @@ fn messages() -> Vec<Case> {
             Connection(&[COMPRESSION, PROTOCOL]),
         ),
         case(
+            "7541 2.3.3 index of a name",
+            &[block(&[&base[..], &[0x7f, 0x07, 1, b'a']].concat())],
+            Connection(&[COMPRESSION, PROTOCOL]),
+        ),
+        case("7541 6.1 indexed", &[block(&base)], Answered),
+        case(
+            "7541 6.2.1 incremental, name indexed",
+            &[block(&[&base[..], &[0x41, 1, b'a']].concat())],
+            Answered,
+        ),
+        case(
+            "7541 6.2.1 incremental, name new",
+            &[block(&[&base[..], &[0x40, 1, b'n', 1, b'v']].concat())],
+            Answered,
+        ),
+        case(
+            "7541 6.2.2 without indexing",
+            &[block(
+                &[&base[..], &[0x01, 1, b'a', 0x00, 1, b'n', 1, b'v']].concat(),
+            )],
+            Answered,
+        ),
+        case(
+            "7541 6.2.3 never indexed",
+            &[block(
+                &[&base[..], &[0x11, 1, b'a', 0x10, 1, b'n', 1, b'v']].concat(),
+            )],
+            Answered,
+        ),
+        case(
+            "7541 6.3 size updates at the beginning",
+            &[block(&[&[0x20, 0x3f, 0xe1, 0x1f][..], &base].concat())],
+            Answered,
+        ),
+        case(
+            "7541 5.2 huffman",
+            &[block(&[&base[..], &WWW_EXAMPLE_COM].concat())],
+            Answered,
+        ),
+        case(
+            "7541 5.2 huffman, padded by zeroes",
+            &[block(
+                &[&base[..], &X_TEST, &[0x83, 0x49, 0x50, 0x90]].concat(),
+            )],
+            Connection(&[COMPRESSION, PROTOCOL]),
+        ),
+        case(
+            "7541 5.2 huffman, with its end",
+            &[block(
+                &[
+                    &base[..],
+                    &X_TEST,
+                    &[0x87, 0xff, 0xff, 0xff, 0xfd, 0x25, 0x42, 0x7f],
+                ]
+                .concat(),
+            )],
+            Connection(&[COMPRESSION, PROTOCOL]),
+        ),
+        case(
             "7541 4.2 size update at the end",
             &[block(&[&post(&[])[..], &[0x3f, 0xe1, 0x1f]].concat())],
             Connection(&[COMPRESSION, PROTOCOL]),
@@ -744,6 +895,37 @@ async fn what_is_no_preface_ends_the_connection() {
         .unwrap();
     near.read_to_end(&mut Vec::new()).await.unwrap();
     assert!(server.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_both_sides_have_ended_takes_nothing_more() {
+    let late = [
+        data(1, END_STREAM, b"a"),
+        request(1),
+        frame(CONTINUATION, END_HEADERS, 1, &[]),
+    ];
+    for frame in late {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let builder = server::Builder::new();
+        let server = tokio::spawn(builder.serve_connection(far, service_fn(reading)));
+        let mut wire = Wire::client(near).await;
+        wire.send_raw(&request(1)).await;
+        while let Some(answer) = wire.next().await {
+            if answer.stream == 1 && answer.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+        wire.send_raw(&frame).await;
+        let code = loop {
+            match wire.next().await {
+                Some(next) if [GOAWAY, RST_STREAM].contains(&next.kind) => break next.code(),
+                Some(_) => {}
+                None => break STREAM_CLOSED,
+            }
+        };
+        assert!([STREAM_CLOSED, PROTOCOL].contains(&code), "{code}");
+        server.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]
