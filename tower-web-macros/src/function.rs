@@ -89,6 +89,8 @@ fn expand_function(
         #(#cfgs)*
         #[automatically_derived]
         impl ::tower_web::handler::Handler for #handler #lifetime {
+            // Whoever calls what is deprecated is warned; a request isn't.
+            #[allow(deprecated)]
             fn register(__routes: &mut ::tower_web::handler::Routes<()>) {
                 #(#registrations)*
             }

@@ -37,7 +37,20 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let texts = kinds.iter().map(Kind::text);
     let sources = kinds.iter().map(Kind::source);
     let conversions = kinds.iter().filter_map(|kind| kind.conversion(input));
+    let description = cfg!(feature = "openapi").then(|| {
+        let told = kinds.iter().map(Kind::description);
+        quote! {
+            #[automatically_derived]
+            impl #impl_generics ::tower_web::openapi::Describe for #name #type_generics #where_clause {
+                fn response(operation: &mut ::tower_web::openapi::Operation<'_>) {
+                    #(#told)*
+                }
+            }
+        }
+    });
     Ok(quote! {
+        #description
+
         #[automatically_derived]
         #[allow(non_shorthand_field_patterns)]
         impl #impl_generics ::tower_web::problem::IntoProblem for #name #type_generics #where_clause {
@@ -282,6 +295,17 @@ impl<'a> Kind<'a> {
                     #(#source)*
             }
         }
+    }
+
+    /// What the document of an API says of it.
+    fn description(&self) -> TokenStream {
+        let status = &self.settings.status;
+        let title = &self.title;
+        let kind = match &self.settings.kind {
+            Some(kind) => quote!(::core::option::Option::Some(#kind)),
+            None => quote!(::core::option::Option::None),
+        };
+        quote!(operation.problem(#status, #title, #kind);)
     }
 
     /// The fields that are sent: those that have a name, and aren't the source.

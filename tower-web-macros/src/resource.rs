@@ -97,6 +97,8 @@ pub(crate) fn expand(prefix: &Prefix, item: Item) -> syn::Result<TokenStream> {
         #(#cfgs)*
         #[automatically_derived]
         impl #impl_generics ::tower_web::handler::Resource for #ty #where_clause {
+            // Whoever calls what is deprecated is warned; a request isn't.
+            #[allow(deprecated)]
             fn register(__routes: &mut ::tower_web::handler::Routes<Self>) {
                 #(#layers)*
                 #(#registrations)*

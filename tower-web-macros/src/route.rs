@@ -8,6 +8,7 @@ use syn::{
     Visibility,
 };
 
+use crate::describe::{self, Above};
 use crate::pattern::{Pattern, join};
 
 /// The attributes that make a route.
@@ -24,6 +25,7 @@ pub(crate) struct Attributes {
     handler_timeout: Option<Expr>,
     /// They go along with everything that is generated.
     pub(crate) cfgs: Vec<Attribute>,
+    above: Above,
 }
 
 /// `#[get("/…")]`.
@@ -93,6 +95,7 @@ impl Attributes {
                 _ => others.push(attribute),
             }
         }
+        own.above = Above::new(&others);
         *attributes = others;
         Ok(own)
     }
@@ -220,6 +223,7 @@ impl<'a> Route<'a> {
             .iter()
             .map(|timeout| quote_spanned!(here(timeout)=> .handler_timeout(#timeout)));
         let asks = self.asks();
+        let description = self.description(owner);
         let body = self.body(callee);
         // A complaint about the future points to the function.
         let at = at(self.signature.ident.span());
@@ -230,6 +234,7 @@ impl<'a> Route<'a> {
             #add(
                 #spec
                     #asks
+                    #description
                     #(#body_limit)*
                     #(#handler_timeout)*
                     #(#layers)*,
@@ -251,6 +256,53 @@ impl<'a> Route<'a> {
                 use ::tower_web::handler::AskNothing as _;
                 #(#asserted)*
                 #(::tower_web::handler::Ask::<#asked>::new().require(__requirements);)*
+            })
+        })
+    }
+
+    /// Describes the route for the document of the API.
+    ///
+    /// Each type that the signature is written with is asked what is known of it: whether it has a schema, whether it says
+    /// what it is. That can be asked here only, where the types are written out.
+    fn description(&self, owner: Option<&str>) -> Option<TokenStream> {
+        if !cfg!(feature = "openapi") || self.is_fallback() {
+            return None;
+        }
+        let about = self
+            .attributes
+            .above
+            .about(owner, &self.signature.ident.to_string());
+        let output = describe::output(&self.signature.output);
+        let mut parts = Vec::new();
+        let arguments: Vec<_> = self
+            .arguments
+            .iter()
+            .map(|argument| match argument {
+                Argument::Capture { position, ty } => {
+                    let ty = describe::owned(ty);
+                    describe::parts(&ty, &mut parts);
+                    let name = &self.pattern.captures[*position].name;
+                    quote!(__operation.capture::<#ty>(#name);)
+                }
+                Argument::Extracted { ty } => {
+                    describe::parts(ty, &mut parts);
+                    quote!(__operation.argument::<#ty>();)
+                }
+            })
+            .collect();
+        describe::parts(&output, &mut parts);
+        Some(quote! {
+            .describe(#about, |__operation| {
+                #[allow(unused_imports)]
+                use ::tower_web::openapi::{NoFailure as _, NoSchema as _, Silent as _, Unheld as _};
+                #(
+                    ::tower_web::openapi::Probe::<#parts>::new().schema(__operation);
+                    ::tower_web::openapi::Probe::<#parts>::new().description(__operation);
+                    ::tower_web::openapi::Probe::<#parts>::new().held(__operation);
+                    ::tower_web::openapi::Probe::<#parts>::new().failure(__operation);
+                )*
+                #(#arguments)*
+                __operation.output::<#output>();
             })
         })
     }

@@ -80,6 +80,9 @@ pub struct App {
     trailing_slash: TrailingSlash,
     on_start: Vec<Hook>,
     on_shutdown: Vec<Hook>,
+    /// `None` where the document of the API isn't shown.
+    #[cfg(feature = "openapi")]
+    docs: Option<crate::openapi::Info>,
 }
 
 type Rewrite = Box<dyn Fn(&mut Parts) + Send + Sync>;
@@ -101,6 +104,8 @@ impl App {
             trailing_slash: TrailingSlash::default(),
             on_start: Vec::new(),
             on_shutdown: Vec::new(),
+            #[cfg(feature = "openapi")]
+            docs: Some(crate::openapi::Info::default()),
         }
     }
 
@@ -218,6 +223,8 @@ impl App {
                 body_limit: spec.body_limit,
                 handler_timeout: spec.handler_timeout,
                 requirements: spec.requirements,
+                #[cfg(feature = "openapi")]
+                description: spec.description,
                 endpoint: around(shared.as_ref(), endpoint),
             });
         }
@@ -256,6 +263,8 @@ impl App {
                 body_limit: None,
                 handler_timeout: None,
                 requirements: Requirements::default(),
+                #[cfg(feature = "openapi")]
+                description: None,
                 endpoint: Arc::clone(&endpoint),
             });
         }
@@ -384,6 +393,33 @@ impl App {
         self
     }
 
+    /// The document of this application's API: see [`openapi`](crate::openapi).
+    #[cfg(feature = "openapi")]
+    pub fn openapi(&self) -> serde_json::Value {
+        let routes = self
+            .drafts
+            .iter()
+            .filter_map(|draft| Some((&draft.answers, &*draft.path, draft.description?)));
+        crate::openapi::document(&self.docs.clone().unwrap_or_default(), routes)
+    }
+
+    /// Calls the API something else than the package, and gives it another version.
+    #[cfg(feature = "openapi")]
+    pub fn openapi_info(mut self, title: impl Into<String>, version: impl Into<String>) -> Self {
+        self.docs = Some(crate::openapi::Info {
+            title: Some(title.into()),
+            version: Some(version.into()),
+        });
+        self
+    }
+
+    /// Leaves out `/openapi.json` and `/docs`, which the feature `openapi` adds.
+    #[cfg(feature = "openapi")]
+    pub fn without_docs(mut self) -> Self {
+        self.docs = None;
+        self
+    }
+
     /// Builds the application, once: all its connections share what its layers count.
     ///
     /// # Errors
@@ -392,6 +428,8 @@ impl App {
     /// aren't any; extensions that nothing provides.
     pub fn build(self) -> Result<AppService, BuildError> {
         let mut faults = self.faults;
+        #[cfg(feature = "openapi")]
+        let own = crate::openapi::own_routes(&self.drafts, self.docs);
         check_requirements(&self.drafts, &self.provided, &mut faults);
         let shutdown = ShutdownSource::new();
         let settings = Settings {
@@ -405,7 +443,10 @@ impl App {
             .defaults
             .health
             .then(|| Arc::new(Health::new(self.ready_checks, shutdown.clone(), is_taken)));
-        let mut router = Router::new(self.drafts, &settings, &mut faults);
+        let drafts = self.drafts;
+        #[cfg(feature = "openapi")]
+        let drafts = drafts.into_iter().chain(own).collect();
+        let mut router = Router::new(drafts, &settings, &mut faults);
         if !faults.is_empty() {
             return Err(BuildError { faults });
         }

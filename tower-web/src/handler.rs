@@ -143,6 +143,8 @@ pub struct RouteSpec {
     pub(crate) handler_timeout: Option<Option<Duration>>,
     pub(crate) layers: Vec<ErasedLayer>,
     pub(crate) requirements: Requirements,
+    #[cfg(feature = "openapi")]
+    pub(crate) description: Option<crate::openapi::Description>,
 }
 
 /// Which methods.
@@ -179,7 +181,20 @@ impl RouteSpec {
             handler_timeout: None,
             layers: Vec::new(),
             requirements: Requirements::default(),
+            #[cfg(feature = "openapi")]
+            description: None,
         }
+    }
+
+    /// With what the document of the API says of it.
+    #[cfg(feature = "openapi")]
+    pub fn describe(
+        mut self,
+        about: crate::openapi::About,
+        describe: fn(&mut crate::openapi::Operation<'_>),
+    ) -> Self {
+        self.description = Some(crate::openapi::Description { about, describe });
+        self
     }
 
     /// With another limit of the request's body than the application's, in bytes.

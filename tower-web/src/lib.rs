@@ -142,6 +142,8 @@ mod layered;
 mod metrics;
 #[cfg(feature = "multipart")]
 pub mod multipart;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod pattern;
 pub mod problem;
 pub mod respond;

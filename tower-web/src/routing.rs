@@ -67,6 +67,8 @@ pub(crate) struct Draft {
     pub(crate) body_limit: Option<u64>,
     pub(crate) handler_timeout: Option<Option<Duration>>,
     pub(crate) requirements: crate::extract::Requirements,
+    #[cfg(feature = "openapi")]
+    pub(crate) description: Option<crate::openapi::Description>,
     pub(crate) endpoint: Arc<dyn Endpoint>,
 }
 

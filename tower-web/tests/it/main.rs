@@ -11,6 +11,8 @@ mod cross_origin;
 mod defaults;
 mod derived;
 mod detached;
+#[cfg(all(feature = "default", feature = "openapi"))]
+mod document;
 #[cfg(all(feature = "server", feature = "sse", feature = "websocket"))]
 mod endings;
 #[cfg(feature = "sse")]
