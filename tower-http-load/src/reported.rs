@@ -3,15 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_load::Load;
+use tower_load::reported::{Flight, Reported as Told, Reports};
 use tower_service::Service;
 
 use crate::Report;
@@ -55,11 +53,8 @@ use crate::Report;
 #[derive(Clone, Debug)]
 pub struct Reported<S> {
     inner: S,
-    told: Arc<Told>,
+    told: Told,
 }
-
-/// How long a report is believed.
-const MAX_AGE: Duration = Duration::from_secs(180);
 
 /// What a server is supposed to be while nothing is known.
 const UNKNOWN: f64 = 0.5;
@@ -67,65 +62,10 @@ const UNKNOWN: f64 = 0.5;
 /// A server with nothing to do isn't infinitely better than one with little.
 const LEAST: f64 = 0.01;
 
-/// What the last report said, and how many requests are in flight.
-#[derive(Debug)]
-struct Told {
-    start: OnceLock<Instant>,
-    /// The bits of a float.
-    utilization: AtomicU64,
-    /// In nanoseconds from the start, and one: zero is never.
-    at: AtomicU64,
-    in_flight: AtomicU64,
-}
-
-/// A request in flight.
-#[derive(Debug)]
-struct Flight(Arc<Told>);
-
-impl Flight {
-    fn begin(told: &Arc<Told>) -> Self {
-        told.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(told))
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Told {
-    fn nanos(&self, now: Instant) -> u64 {
-        let start = *self.start.get_or_init(|| now);
-        let since = now.saturating_duration_since(start).as_nanos();
-        u64::try_from(since).unwrap_or(u64::MAX - 1)
-    }
-
-    /// Two reports at once mix, which is as good as either.
-    fn hear(&self, report: &Report) {
-        if let Some(utilization) = report.utilization() {
-            self.utilization
-                .store(utilization.to_bits(), Ordering::Relaxed);
-            let now = self.nanos(Instant::now());
-            self.at.store(now + 1, Ordering::Relaxed);
-        }
-    }
-
-    fn load(&self, now: Instant) -> f64 {
-        let utilization = match self.at.load(Ordering::Relaxed) {
-            0 => UNKNOWN,
-            at => {
-                let age = self.nanos(now).saturating_sub(at - 1);
-                match u128::from(age) < MAX_AGE.as_nanos() {
-                    true => f64::from_bits(self.utilization.load(Ordering::Relaxed)),
-                    false => UNKNOWN,
-                }
-            }
-        };
-        let in_flight = self.in_flight.load(Ordering::Relaxed);
-        // No client has so many in flight that a float couldn't count them.
-        utilization.max(LEAST) * (in_flight as f64 + 1.0)
+/// Takes in what a response says.
+fn hear(flight: &Flight, report: &Report) {
+    if let Some(utilization) = report.utilization() {
+        flight.report(utilization.max(LEAST));
     }
 }
 
@@ -134,18 +74,20 @@ impl<S> Reported<S> {
     pub fn new(inner: S) -> Self {
         Self {
             inner,
-            told: Arc::new(Told {
-                start: OnceLock::new(),
-                utilization: AtomicU64::new(0),
-                at: AtomicU64::new(0),
-                in_flight: AtomicU64::new(0),
-            }),
+            told: Told::new().with_default(UNKNOWN),
         }
     }
 
     /// The service inside.
     pub fn get_ref(&self) -> &S {
         &self.inner
+    }
+}
+
+impl<S> Reports for Reported<S> {
+    /// Forgets what was told; what isn't known is what `told` says.
+    fn report_to(&mut self, told: Told) {
+        self.told = told;
     }
 }
 
@@ -157,7 +99,7 @@ impl<S> Load for Reported<S> {
     }
 
     fn load_at(&self, now: Instant) -> f64 {
-        self.told.load(now)
+        self.told.cost_at(self.told.in_flight(), now)
     }
 }
 
@@ -175,7 +117,7 @@ where
     }
 
     fn call(&mut self, req: Req) -> Self::Future {
-        let flight = Some(Flight::begin(&self.told));
+        let flight = Some(self.told.start());
         let inner = self.inner.call(req);
         ReportedFuture { inner, flight }
     }
@@ -209,7 +151,7 @@ where
         Poll::Ready(result.map(|response| {
             if let (Some(flight), Some(report)) = (&flight, Report::in_headers(response.headers()))
             {
-                flight.0.hear(&report);
+                hear(flight, &report);
             }
             response.map(|inner| {
                 let flight = flight.filter(|_| !inner.is_end_stream());
@@ -251,7 +193,7 @@ impl<B: Body> Body for ReportedBody<B> {
         };
         let report = trailers.and_then(Report::in_headers);
         if let (Some(flight), Some(report)) = (&this.flight, report) {
-            flight.0.hear(&report);
+            hear(flight, &report);
         }
         let is_last =
             !matches!(frame, Some(Ok(_))) || trailers.is_some() || this.inner.is_end_stream();

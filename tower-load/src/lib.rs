@@ -6,6 +6,7 @@
 //!   times that rises at once and falls slowly, times the requests in flight.
 //! - [`OutcomeLoad`](outcome::OutcomeLoad) does so as well, and lets failures and requests that hang cost.
 //! - [`PendingRequests`](pending_requests::PendingRequests) counts the requests in flight.
+//! - [`ReportedLoad`](reported::ReportedLoad) is what the server says with its responses.
 //! - [`Constant`] is a number that you choose, such as a weight or the distance to a zone.
 //!
 //! A server's own view is that of a [`Meter`](meter::Meter), which answers probes.
@@ -37,6 +38,7 @@ pub mod meter;
 pub mod outcome;
 pub mod peak_ewma;
 pub mod pending_requests;
+pub mod reported;
 mod snapshot;
 
 use std::future::Future;

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower_load::meter::{Meter, Metered};
+use tower_load::outcome::OutcomeLoad;
 use tower_load::peak_ewma::PeakEwma;
 use tower_load::pending_requests::{Count, PendingRequests};
+use tower_load::reported::{Flight, ReportedLoad};
 use tower_load::{CompleteOnResponse, Constant, Load, TrackCompletion};
 use tower_service::Service;
-use tower_test::mock;
+use tower_test::{contract, mock};
 
 const MS: Duration = Duration::from_millis(1);
 const TAU_NS: f64 = 1e9;
@@ -153,6 +156,67 @@ fn a_constant_forwards_the_service_and_tells_its_load() {
     let (request, send) = assert_ready!(handle.poll_request()).unwrap();
     send.send_response(request + 1);
     assert_eq!(assert_ready_ok!(response.poll()), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_more_is_used_costs_more_and_a_response_without_a_report_changes_nothing()
+ {
+    let said = |response: &Option<f64>| *response;
+    let (mut service, mut handle) =
+        mock::spawn_with::<(), _, _, _>(|inner| ReportedLoad::new(inner, said));
+    for (report, load) in [
+        (Some(0.5), 0.5),
+        (None, 0.5),
+        (Some(-1.0), 0.5),
+        (Some(0.75), 0.75),
+    ] {
+        assert_ready_ok!(service.poll_ready());
+        let mut response = task::spawn(service.call(()));
+        assert_eq!(service.get_ref().reported().in_flight(), 1);
+        handle.next_request().await.unwrap().1.send_response(report);
+        assert_eq!(assert_ready_ok!(response.poll()), report);
+        assert_eq!(service.get_ref().load(), load);
+    }
+    advance(Duration::from_secs(181)).await;
+    assert_eq!(service.get_ref().load(), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_can_report_after_the_response() {
+    #[derive(Clone)]
+    struct Trailers;
+    impl TrackCompletion<Flight, ()> for Trailers {
+        type Output = Flight;
+        fn track_completion(&self, flight: Flight, (): ()) -> Flight {
+            flight
+        }
+    }
+
+    let (mut service, mut handle) = mock::spawn_with(|inner| {
+        ReportedLoad::new(inner, |(): &()| None).with_completion(Trailers)
+    });
+    assert_ready_ok!(service.poll_ready());
+    let mut response = task::spawn(service.call(()));
+    handle.next_request().await.unwrap().1.send_response(());
+    let trailers = assert_ready_ok!(response.poll());
+    assert!(trailers.report(0.25));
+    assert_eq!(service.get_ref().load(), 0.5);
+    drop(trailers);
+    assert_eq!(service.get_ref().load(), 0.25);
+}
+
+#[test]
+fn what_measures_keeps_the_contract() {
+    contract::check(|inner| Metered::new(inner, Meter::new())).assert();
+    contract::check(OutcomeLoad::new).assert();
+    contract::check(|inner| ReportedLoad::new(inner, |_: &contract::Response| Some(0.5))).assert();
+    let checker = contract::Checker::new;
+    checker().check_unclonable(peak_ewma).assert();
+    let pending = |inner| PendingRequests::new(inner, CompleteOnResponse::default());
+    checker().check_unclonable(pending).assert();
+    checker()
+        .check_unclonable(|inner| Constant::new(inner, 1))
+        .assert();
 }
 
 #[cfg(feature = "discover")]
