@@ -71,9 +71,13 @@ where
     P: Policy<Request>,
 {
     /// Asks all who have a say, the budget last as its answer is spent.
-    fn may_be_sent(&self) -> bool {
+    fn may_be_sent(&self, clocks: &Clocks) -> bool {
         let may = self.policy.can_retry(&self.request)
-            && self.budget.as_ref().is_none_or(|budget| budget.withdraw());
+            && self.budget.as_ref().is_none_or(|budget| {
+                let granted = budget.withdraw();
+                clocks.decided(granted);
+                granted
+            });
         #[cfg(feature = "metrics")]
         {
             let outcome = if may { "sent" } else { "denied" };
@@ -206,7 +210,10 @@ where
                 // To `Readying`, or `Never` if someone objects.
                 SecondProj::Delayed { sleep } => {
                     ready!(sleep.poll(cx));
-                    let sent = this.spare.as_ref().is_some_and(Spare::may_be_sent);
+                    let sent = this
+                        .spare
+                        .as_ref()
+                        .is_some_and(|spare| spare.may_be_sent(this.clocks));
                     this.second.set(if sent {
                         Second::Readying
                     } else {
@@ -251,6 +258,10 @@ impl Clocks {
             first: Some(first),
             second: None,
         }
+    }
+
+    fn decided(&self, granted: bool) {
+        lock(&self.history).decided(granted);
     }
 
     fn second_sent(&mut self) {
