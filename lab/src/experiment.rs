@@ -54,7 +54,21 @@ pub(crate) struct Verdict {
     pub(crate) what: String,
     pub(crate) reached: f64,
     pub(crate) bound: Bound,
+    /// What nobody could have bettered, and why.
+    pub(crate) floor: Option<(f64, &'static str)>,
 }
+
+/// How a figure is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    Holds,
+    /// What was to be reached can't be; what can, was, but for a twentieth.
+    AtTheFloor,
+    Fails,
+}
+
+/// How much worse than the floor is as good as the floor.
+const SLACK: f64 = 1.05;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
@@ -157,6 +171,7 @@ impl Verdict {
             what: what.into(),
             reached,
             bound: Bound::AtMost(bound),
+            floor: None,
         }
     }
 
@@ -165,29 +180,70 @@ impl Verdict {
             what: what.into(),
             reached,
             bound: Bound::AtLeast(bound),
+            floor: None,
         }
     }
 
+    /// Adds what could be reached at best. It counts only where it is beyond the bound.
+    #[must_use]
+    pub(crate) fn with_floor(mut self, floor: f64, why: &'static str) -> Self {
+        self.floor = Some((floor, why));
+        self
+    }
+
     pub(crate) fn holds(&self) -> bool {
+        self.judgement() != Judgement::Fails
+    }
+
+    pub(crate) fn judgement(&self) -> Judgement {
+        let floor = self.floor.map(|(floor, _)| floor);
+        let (holds, at_floor) = match self.bound {
+            Bound::AtMost(bound) => (
+                self.reached <= bound,
+                floor.is_some_and(|floor| floor > bound && self.reached <= floor * SLACK),
+            ),
+            Bound::AtLeast(bound) => (
+                self.reached >= bound,
+                floor.is_some_and(|floor| floor < bound && self.reached * SLACK >= floor),
+            ),
+        };
+        match (holds, at_floor) {
+            (true, _) => Judgement::Holds,
+            (false, true) => Judgement::AtTheFloor,
+            (false, false) => Judgement::Fails,
+        }
+    }
+
+    /// More is worse; comparable for the same figure.
+    pub(crate) fn badness(&self) -> f64 {
         match self.bound {
-            Bound::AtMost(bound) => self.reached <= bound,
-            Bound::AtLeast(bound) => self.reached >= bound,
+            Bound::AtMost(bound) => self.reached - bound,
+            Bound::AtLeast(bound) => bound - self.reached,
+        }
+    }
+
+    /// What is to be reached.
+    pub(crate) fn goal(&self) -> String {
+        match self.bound {
+            Bound::AtMost(bound) => format!("≤ {bound}"),
+            Bound::AtLeast(bound) => format!("≥ {bound}"),
         }
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (sign, bound) = match self.bound {
-            Bound::AtMost(bound) => ("≤", bound),
-            Bound::AtLeast(bound) => ("≥", bound),
+        let word = match self.judgement() {
+            Judgement::Holds => "holds",
+            Judgement::AtTheFloor => "at the floor",
+            Judgement::Fails => "FAILS",
         };
-        let word = if self.holds() { "holds" } else { "FAILS" };
-        write!(
-            f,
-            "{word}: {}: {:.4} ({sign} {bound})",
-            self.what, self.reached
-        )
+        let goal = self.goal();
+        write!(f, "{word}: {}: {:.4} ({goal}", self.what, self.reached)?;
+        if let Some((floor, why)) = self.floor {
+            write!(f, "; {why}: {floor:.4}")?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -204,5 +260,27 @@ impl fmt::Debug for Case {
         f.debug_struct("Case")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_excuses_only_what_is_close_to_it_and_only_beyond_the_bound() {
+        let judged = |reached, floor| {
+            let verdict = Verdict::at_most("it", reached, 1.2).with_floor(floor, "at best");
+            verdict.judgement()
+        };
+        assert_eq!(judged(1.2, 2.0), Judgement::Holds);
+        assert_eq!(judged(2.05, 2.0), Judgement::AtTheFloor);
+        assert_eq!(judged(2.2, 2.0), Judgement::Fails);
+        assert_eq!(judged(1.21, 1.19), Judgement::Fails);
+        let least = Verdict::at_least("it", 90.0, 97.0);
+        assert_eq!(least.judgement(), Judgement::Fails);
+        let least = least.with_floor(91.0, "at best");
+        assert_eq!(least.judgement(), Judgement::AtTheFloor);
+        assert!(least.to_string().contains("(≥ 97; at best: 91.0000)"));
     }
 }

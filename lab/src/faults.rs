@@ -48,18 +48,26 @@ pub(crate) struct Faults {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Harm {
+    /// There is one endpoint less from the beginning, and none comes to harm.
+    Absent,
     Killed,
     Stalled,
     Flapping,
     SlowToStart,
 }
 
-const HARMS: [(&str, Harm); 4] = [
+const HARMS: [(&str, Harm); 5] = [
+    (ABSENT, Harm::Absent),
     ("killed", Harm::Killed),
     ("stalled", Harm::Stalled),
     ("flapping", Harm::Flapping),
     ("slow to start", Harm::SlowToStart),
 ];
+
+/// What the others can bear, which no pool can better.
+const ABSENT: &str = "absent";
+
+const WITHOUT: &str = "without that endpoint, and without harm";
 
 const UP: Health = Health::Up { slower: 1.0 };
 
@@ -86,7 +94,8 @@ fn run(p: &Faults, name: &str, harm: Harm, seed: u64) -> Outcome {
     let (_kept, world) = World::run(end + 5 * SECOND, |world| {
         let machines = (0..p.endpoints).map(|_| Machine::new(world, p.processors));
         let machines = Arc::new(machines.collect::<Vec<_>>());
-        let (tell, found) = discovery(p.endpoints);
+        let present = p.endpoints - usize::from(harm == Harm::Absent);
+        let (tell, found) = discovery(present);
         let connect = Connect {
             machines: Arc::clone(&machines),
             takes: millis(p.connect_ms),
@@ -145,6 +154,7 @@ fn do_harm(p: &Faults, harm: Harm, world: &World, machine: &Machine, tell: &Tell
         world.at(at, move || machine.set(health));
     };
     match harm {
+        Harm::Absent => {}
         Harm::Killed => {
             set_at(from, Health::Down);
             set_at(until, UP);
@@ -218,19 +228,24 @@ fn report(results: &Results) -> Report {
             value("after"),
         ]
     });
-    let verdicts = results.names().flat_map(|name| {
-        let slower = results.median(name, "after") / results.median(name, "before");
+    let (fewer, least_lost) = (results.median(ABSENT, "after"), results.max(ABSENT, "lost"));
+    let harmed = results.names().filter(|&name| name != ABSENT);
+    let verdicts = harmed.flat_map(|name| {
+        let before = results.median(name, "before");
+        let slower = results.median(name, "after") / before;
         [
             Verdict::at_most(
                 format!("{name}: requests lost, of any seed"),
                 results.max(name, "lost"),
                 0.0,
-            ),
+            )
+            .with_floor(least_lost, WITHOUT),
             Verdict::at_most(
                 format!("{name}: p99 after the interval, of that before"),
                 slower,
                 1.2,
-            ),
+            )
+            .with_floor(fewer / before, WITHOUT),
         ]
     });
     let curves = results.names().flat_map(|name| results.curves(name));
@@ -254,5 +269,29 @@ fn report(results: &Results) -> Report {
                 .map(|(name, points)| (name.clone(), points.clone()))
                 .collect(),
         }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_trace_and_a_harm_another() {
+        let p: Faults =
+            toml::from_str(include_str!("../experiments/faults.toml")).expect("the file is valid");
+        let p = Faults {
+            harm_from_s: 1.0,
+            harm_until_s: 3.0,
+            measured_s: 4.0,
+            ejection_interval_s: 1.0,
+            ..p
+        };
+        let trace = |(name, harm): (&str, Harm), seed| run(&p, name, harm, seed).trace;
+        for harm in HARMS {
+            assert_eq!(trace(harm, 1), trace(harm, 1), "{harm:?}");
+            assert_ne!(trace(harm, 1), trace(harm, 2), "{harm:?}");
+        }
+        assert_ne!(trace(HARMS[1], 1), trace(HARMS[2], 1));
     }
 }

@@ -4,10 +4,10 @@ use std::future::ready;
 use std::task::{Context, Poll};
 
 use futures_util::future::{BoxFuture, Either};
-use tower_balance::picker::Picker;
+use tower_balance::picker::{Endpoints, Picker};
 use tower_balance::prequal::{Probe, Reply};
 use tower_load::meter::{Meter, Metered};
-use tower_rng::SplitMix64;
+use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 
 use crate::server::{Failed, Server, Work};
@@ -18,6 +18,8 @@ use crate::world::{Nanos, World};
 pub(crate) struct Link {
     world: World,
     server: Metered<Server>,
+    /// The same, for who knows all.
+    bare: Server,
     one_way: Nanos,
 }
 
@@ -33,9 +35,35 @@ impl Link {
     pub(crate) fn new(world: &World, server: Server, meter: Meter, one_way: Nanos) -> Self {
         Self {
             world: world.clone(),
+            bare: server.clone(),
             server: Metered::new(server, meter),
             one_way,
         }
+    }
+
+    fn crowding(&self) -> f64 {
+        self.bare.crowding()
+    }
+}
+
+/// Picks the server that has the most to spare at this moment, which no client can know: nobody does better.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AllKnowing;
+
+impl Picker<Link> for AllKnowing {
+    fn pick<E, R>(&mut self, links: &E, rng: &mut R) -> Option<usize>
+    where
+        E: Endpoints<Link> + ?Sized,
+        R: Rng + ?Sized,
+    {
+        let len = links.len();
+        let first = rng.next_range(0..len.max(1) as u64) as usize;
+        // Of those that are equal, the first from anywhere.
+        let indices = (0..len).map(|index| (first + index) % len);
+        let crowded = indices.filter_map(|index| Some((index, links.get(index)?.1.crowding())));
+        crowded
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|(index, _)| index)
     }
 }
 

@@ -5,8 +5,9 @@
 //! - `--out DIR` writes them elsewhere.
 //! - `--only NAME` runs one experiment.
 //! - `--seeds N` takes N seeds instead of 20, from 1 on.
-//! - `--vary` runs each experiment with each of its parameters a fifth smaller and a fifth greater, and tells which of
-//!   the figures hold. With 20 seeds it takes an hour: `--seeds 3` will do.
+//! - `--from SEED` begins with another than the first: seeds that nothing was tuned on.
+//! - `--vary` runs each experiment with each of its parameters a fifth smaller and a fifth greater, and writes which of
+//!   the figures hold to `variations.md`. With 20 seeds it takes an hour: `--seeds 3` will do.
 //! - `--swarm N` runs N random scenarios instead, from `--from` on (1), and checks their invariants.
 //!
 //! It ends with status 1 if a figure that was to be reached was not.
@@ -29,6 +30,7 @@ mod sharing;
 mod storm;
 mod swarm;
 mod tiers;
+mod variations;
 mod world;
 
 use std::error::Error;
@@ -38,9 +40,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 use std::{env, fs};
 
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::experiment::{Experiment, Report, Results};
+use crate::variations::{Findings, variations};
 
 /// What the command line says.
 struct Options {
@@ -67,28 +70,58 @@ fn main() -> ExitCode {
 struct Entry {
     name: &'static str,
     file: &'static str,
+    /// Which of the parameters are the algorithm's.
+    algorithm: &'static [&'static str],
     make: fn(Table) -> Result<Experiment, toml::de::Error>,
 }
 
 macro_rules! entry {
-    ($name:literal, $make:path) => {
+    ($name:literal, $make:path, [$($algorithm:literal),*]) => {
         Entry {
             name: $name,
             file: include_str!(concat!("../experiments/", $name, ".toml")),
+            algorithm: &[$($algorithm),*],
             make: |parameters| Ok($make(&parameters.try_into()?)),
         }
     };
 }
 
 const ENTRIES: [Entry; 8] = [
-    entry!("fleet", fleet::experiment),
-    entry!("buoyant", picking::buoyant),
-    entry!("failing", picking::failing),
-    entry!("faults", faults::experiment),
-    entry!("hedging", hedging::experiment),
-    entry!("storm", storm::experiment),
-    entry!("tiers", tiers::experiment),
-    entry!("churn", churn::experiment),
+    entry!("fleet", fleet::experiment, ["ewma"]),
+    entry!("buoyant", picking::buoyant, ["ewma"]),
+    entry!("failing", picking::failing, ["ewma"]),
+    entry!(
+        "faults",
+        faults::experiment,
+        [
+            "try_timeout_ms",
+            "max_tries",
+            "backoff_min_ms",
+            "backoff_max_ms",
+            "retry_ratio",
+            "slow_start_s"
+        ]
+    ),
+    entry!(
+        "hedging",
+        hedging::experiment,
+        ["percentile", "period_s", "min_data_points", "budget"]
+    ),
+    entry!(
+        "storm",
+        storm::experiment,
+        [
+            "max_tries",
+            "backoff_min_ms",
+            "backoff_max_ms",
+            "retry_ratio",
+            "reserve_per_s",
+            "window_s",
+            "long_window_s"
+        ]
+    ),
+    entry!("tiers", tiers::experiment, []),
+    entry!("churn", churn::experiment, []),
 ];
 
 /// Runs what is asked for; tells whether all has been reached.
@@ -102,14 +135,15 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         let names = ENTRIES.map(|entry| entry.name).join(", ");
         return Err(format!("there is no such experiment; there are {names}").into());
     }
-    let seeds: Vec<u64> = (1..=options.seeds).collect();
-    if options.vary {
-        return vary(&entries, &seeds);
-    }
+    let last = options.from + options.seeds.max(1) - 1;
+    let seeds: Vec<u64> = (options.from..=last).collect();
     fs::create_dir_all(&options.out)?;
+    if options.vary {
+        return vary(&entries, &seeds, &options.out);
+    }
     let mut table = format!(
-        "# The laboratory\n\nMedians of the seeds 1 to {}.\n",
-        options.seeds
+        "# The laboratory\n\nMedians of the seeds {} to {last}.\n",
+        options.from
     );
     let mut all_hold = true;
     for entry in entries {
@@ -143,41 +177,34 @@ fn run_swarm(from: u64, count: u64) -> bool {
 }
 
 /// Runs the experiments with each of their parameters varied.
-fn vary(entries: &[&Entry], seeds: &[u64]) -> Result<bool, Box<dyn Error>> {
+fn vary(entries: &[&Entry], seeds: &[u64], out: &Path) -> Result<bool, Box<dyn Error>> {
+    let mut summary = format!(
+        "# Each parameter a fifth smaller and a fifth greater\n\n\
+         Medians of {} seeds from {} on. \"At the floor\" is what can't be reached by arithmetic, as stated beside \
+         it, where what can be was, but for a twentieth.\n\n\
+         | experiment | variations | figures that hold | at the floor | that fail |\n|---|---|---|---|---|\n",
+        seeds.len(),
+        seeds.first().copied().unwrap_or_default(),
+    );
+    let mut sections = String::new();
     let mut all_hold = true;
     for entry in entries {
         let parameters: Table = entry.file.parse()?;
-        for (what, varied) in variations(&parameters) {
-            // Some can't be varied: a percentile is below one.
-            let Ok(experiment) = (entry.make)(varied) else {
-                continue;
-            };
+        let mut findings = Findings::new(&(entry.make)(parameters.clone())?);
+        for variation in variations(&parameters, entry.algorithm) {
+            let experiment = (entry.make)(variation.parameters.clone())?;
             let report = (experiment.report)(&experiment.run(seeds));
-            for verdict in report.verdicts {
-                all_hold &= verdict.holds();
-                println!("{} with {what}: {verdict}", entry.name);
-            }
+            findings.push(variation, report.verdicts);
         }
+        let section = findings.section();
+        println!("{section}");
+        writeln!(summary, "{}", findings.summary())?;
+        sections.push_str(&section);
+        all_hold &= findings.all_hold();
+        // What there is so far: the whole takes long.
+        fs::write(out.join("variations.md"), format!("{summary}{sections}"))?;
     }
     Ok(all_hold)
-}
-
-/// All parameters that are one number, a fifth smaller and a fifth greater; what stands in lists is left.
-fn variations(parameters: &Table) -> Vec<(String, Table)> {
-    let mut all = Vec::new();
-    for (key, value) in parameters {
-        for factor in [0.8, 1.2] {
-            let varied = match value {
-                Value::Float(number) => Value::Float(number * factor),
-                Value::Integer(number) => Value::Integer((*number as f64 * factor).round() as i64),
-                _ => continue,
-            };
-            let mut table = parameters.clone();
-            table.insert(key.clone(), varied);
-            all.push((format!("{key} × {factor}"), table));
-        }
-    }
-    all
 }
 
 /// What the table says of an experiment.
@@ -240,10 +267,14 @@ mod tests {
     fn every_file_is_valid_and_varies() {
         for entry in &ENTRIES {
             let parameters: Table = entry.file.parse().expect("the file is TOML");
-            let variations = variations(&parameters);
+            let variations = variations(&parameters, entry.algorithm);
             assert!(variations.len() >= 10, "{}", entry.name);
-            for (_, varied) in variations {
-                assert_ne!(varied, parameters);
+            for varied in variations {
+                assert_ne!(varied.parameters, parameters);
+                assert!((entry.make)(varied.parameters).is_ok(), "{}", varied.what);
+            }
+            for name in entry.algorithm {
+                assert!(parameters.contains_key(*name), "{name} of {}", entry.name);
             }
             let experiment = (entry.make)(parameters).expect("the file has what is needed");
             assert_eq!(experiment.name, entry.name);

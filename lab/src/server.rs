@@ -73,6 +73,11 @@ impl Server {
         self.state().served
     }
 
+    /// How many requests each processor would have with one more.
+    pub(crate) fn crowding(&self) -> f64 {
+        self.state().sharing.crowding()
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.state().sharing.len()
     }

@@ -42,6 +42,11 @@ impl Sharing {
         }
     }
 
+    /// How many jobs each processor would have with one more.
+    pub(crate) fn crowding(&self) -> f64 {
+        (self.jobs.len() + 1) as f64 / self.capacity
+    }
+
     /// The number of jobs.
     pub(crate) fn len(&self) -> usize {
         self.jobs.len()

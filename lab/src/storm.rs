@@ -136,6 +136,7 @@ fn run(p: &Storm, name: &str, bound: Bound, seed: u64) -> Outcome {
                 most_over(&tries, &arrivals, seconds(window), reserve),
             ),
             ("recovery", recovery_s(&record, seconds(p.fails_until_s))),
+            ("allowed", 1.0 + f64::from(p.retry_ratio)),
         ]
         .into(),
         curves: [(name.to_owned(), by_second(&tries))].into(),
@@ -215,6 +216,10 @@ fn report(results: &Results) -> Report {
                 "load over any window less the reserve",
                 results.median(bounded, "window"),
                 1.2,
+            )
+            .with_floor(
+                results.median(bounded, "allowed"),
+                "what the ratio of the budget allows",
             ),
             Verdict::at_most("load in any second", results.median(bounded, "second"), 1.5),
             Verdict::at_most(

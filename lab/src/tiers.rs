@@ -330,3 +330,25 @@ fn report(results: &Results) -> Report {
         plots: vec![],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_trace_and_deadlines_spare_work() {
+        let p: Tiers =
+            toml::from_str(include_str!("../experiments/tiers.toml")).expect("the file is valid");
+        let p = Tiers {
+            measured_s: 2.5,
+            ..p
+        };
+        for (name, honoured) in CASES {
+            assert_eq!(run(&p, honoured, 1), run(&p, honoured, 1), "{name}");
+            let trace = |seed| run(&p, honoured, seed).trace;
+            assert_ne!(trace(1), trace(2), "{name}");
+        }
+        assert!(run(&p, false, 1).values["late"] > 0.0);
+        assert_eq!(run(&p, true, 1).values["late"], 0.0);
+    }
+}
