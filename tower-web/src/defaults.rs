@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use crate::DEFAULT_BODY_LIMIT;
 
+mod alarms;
 #[cfg(feature = "compression")]
 mod compression;
 pub(crate) mod current;

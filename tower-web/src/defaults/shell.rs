@@ -1,7 +1,5 @@
 //! What is done around each request: one struct in the application's future, and nothing boxed.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -10,14 +8,13 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use tokio::runtime::Handle;
-use tokio::task::coop::unconstrained;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower_deadline::Deadline;
 use tracing::Span;
 use tracing::level_filters::LevelFilter;
 
 use super::Defaults;
+use super::alarms::{Alarms, Ticket};
 #[cfg(feature = "compression")]
 use super::compression;
 use super::current::{self, Facts};
@@ -41,6 +38,7 @@ pub(crate) struct Shared {
     routes: Vec<Outline>,
     /// The longest time that any handler may take. It holds until the route is known.
     longest: Option<Duration>,
+    alarms: Arc<Alarms>,
     /// Whether anybody asks when a request has come.
     needs_clock: bool,
     #[cfg(feature = "metrics")]
@@ -76,6 +74,7 @@ impl Shared {
                 .and_then(|all| all.into_iter().max()),
             needs_clock: timeouts().any(|timeout| timeout.is_some()) || has_metrics,
             routes,
+            alarms: Alarms::new(),
             in_flight: AtomicUsize::new(0),
         }
     }
@@ -105,8 +104,8 @@ pub(crate) struct Shell {
     span: Span,
     /// When it came. `None` where nobody asks.
     came: Option<Instant>,
-    /// Made when the handler has to wait for the first time. Most never do.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Taken when the handler has to wait for the first time.
+    ticket: Option<Ticket>,
     /// Whether there were too many others when it came.
     is_too_much: bool,
     #[cfg(feature = "metrics")]
@@ -147,7 +146,7 @@ impl Shell {
         }
         Self {
             came: shared.needs_clock.then(Instant::now),
-            timer: None,
+            ticket: None,
             is_too_much: shared.enter(),
             #[cfg(feature = "metrics")]
             method: Told::of(&request.method),
@@ -210,21 +209,7 @@ impl Shell {
         let Some(deadline) = self.deadline() else {
             return Poll::Pending;
         };
-        let timer = match &mut self.timer {
-            Some(timer) => timer,
-            None if Handle::try_current().is_ok() => {
-                self.timer.insert(Box::pin(sleep_until(deadline)))
-            }
-            // There are no timers outside of a runtime.
-            None if Instant::now() < deadline => return Poll::Pending,
-            None => return Poll::Ready(self.late()),
-        };
-        // A handler that has used up the task's budget would otherwise keep the timer from being looked at.
-        if timer.deadline() != deadline {
-            // The route is known since it was set.
-            timer.as_mut().reset(deadline);
-        }
-        match pin!(unconstrained(timer.as_mut())).poll(cx) {
+        match self.shared.alarms.poll(&mut self.ticket, deadline, cx) {
             Poll::Ready(()) => Poll::Ready(self.late()),
             Poll::Pending => Poll::Pending,
         }
@@ -292,8 +277,8 @@ impl Shell {
     fn record(&self, response: &Response) {
         let status = response.status().as_u16();
         self.span.record("status", status);
-        let _entered = self.span.enter();
         tracing::debug!(
+            parent: &self.span,
             status,
             elapsed = ?self.came.map(|came| came.elapsed()),
             "answered"
@@ -416,6 +401,9 @@ fn span_of(facts: &Facts, request: &Parts) -> Span {
 
 impl Drop for Shell {
     fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.shared.alarms.cancel(ticket);
+        }
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
         #[cfg(feature = "metrics")]
         if let Some(metrics) = &self.shared.metrics {

@@ -29,6 +29,7 @@ mod mistakes;
 mod multipart;
 mod once;
 mod routes;
+mod spans;
 #[cfg(feature = "default")]
 mod targets;
 #[cfg(feature = "websocket")]
