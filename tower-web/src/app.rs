@@ -763,12 +763,27 @@ pub struct AppFuture {
 impl Future for AppFuture {
     type Output = Result<Response, std::convert::Infallible>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        if self.shell.is_some() || self.is_head {
+            return self.poll_around(cx);
+        }
+        // A response is moved as seldom as can be.
+        let mut polled = Poll::Pending;
+        self.running.poll_into(&mut polled, Ok, cx);
+        polled
+    }
+}
+
+impl AppFuture {
+    /// Polls it, and does what is done around a request.
+    fn poll_around(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response, std::convert::Infallible>> {
+        let this = self;
         let running = Pin::new(&mut this.running);
         let response = match &mut this.shell {
-            // A response is moved as seldom as can be.
-            None if !this.is_head => return running.poll(cx).map(Ok),
             None => ready!(running.poll(cx)),
             Some(shell) => {
                 let response = match shell.enter(|| running.poll(cx)) {

@@ -218,25 +218,38 @@ impl Future for CatchPanic {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let running = &mut self.running;
-        // It is written in its place, and not passed on by `catch_unwind`, as it is large.
         let mut polled = Poll::Pending;
+        self.poll_into(&mut polled, |response| response, cx);
+        polled
+    }
+}
+
+impl CatchPanic {
+    /// Polls it, and puts what `made` makes of the response into `polled`. A response is large: it isn't passed on by
+    /// `catch_unwind`, nor moved more often than need be.
+    #[inline]
+    pub(crate) fn poll_into<T>(
+        &mut self,
+        polled: &mut Poll<T>,
+        made: impl Fn(Response) -> T,
+        cx: &mut Context<'_>,
+    ) {
+        let running = &mut self.running;
         // What a panic leaves half done is dropped here, and nobody else sees it, but for what the handler itself
         // shares: its locks are poisoned.
         let caught = catch_unwind(AssertUnwindSafe(|| {
             // There is none after its end, when only a broken caller polls.
             let Some(future) = running else { return };
-            if let Poll::Ready(response) = future.as_mut().poll(cx) {
-                polled = Poll::Ready(response);
+            *polled = future.as_mut().poll(cx).map(&made);
+            if polled.is_ready() {
                 *running = None;
             }
         }));
         if let Err(panic) = caught {
             // It may panic again, when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| *running = None));
-            return Poll::Ready(panicked(&*panic).into_response());
+            *polled = Poll::Ready(made(panicked(&*panic).into_response()));
         }
-        polled
     }
 }
 
