@@ -285,7 +285,9 @@ where
         let answer = async {
             let response = self.send(request).await?.await;
             let response = response.map_err(Status::from_error)?;
-            Answer::read(response, accept, max)?.single(codec).await
+            Answer::read(response, C::SUBTYPE, accept, max)?
+                .single(codec)
+                .await
         };
         within(deadline, answer).await
     }

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower_deadline::Deadline;
 
 use super::late;
-use crate::codec::Decode;
+use crate::codec::{Codec, Decode};
 use crate::compression::{Announced, EncodingSet, GRPC_ENCODING};
 use crate::expiry::{Expiry, expired};
 use crate::inbound::Inbound;
@@ -38,6 +38,7 @@ where
     /// Looks at the head; the error is what it says of a failure, or what is wrong with it.
     pub(super) fn read(
         response: http::Response<B>,
+        subtype: &str,
         accept: EncodingSet,
         max: usize,
     ) -> Result<Self, Status> {
@@ -51,7 +52,7 @@ where
                 body: None,
             });
         }
-        check_http(head.status, &head.headers)?;
+        check_http(head.status, &head.headers, subtype)?;
         let encoding = match Announced::read(head.headers.get(GRPC_ENCODING)) {
             Announced::Plain => None,
             Announced::Known(encoding) if accept.contains(encoding) => Some(encoding),
@@ -94,20 +95,27 @@ where
     }
 }
 
-/// What a response says that isn't gRPC.
-fn check_http(status: StatusCode, headers: &HeaderMap) -> Result<(), Status> {
+/// What a response says that isn't gRPC, or not in the codec's format.
+fn check_http(status: StatusCode, headers: &HeaderMap, subtype: &str) -> Result<(), Status> {
     if status != StatusCode::OK {
         let message = format!("the server answered with the HTTP status {status}");
         return Err(Status::new(Code::from_http(status), message));
     }
     let content_type = headers.get(header::CONTENT_TYPE);
-    let known = content_type.is_some_and(|value| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        matches!(rest, Some([] | [b'+' | b';', ..]))
-    });
-    match known {
-        true => Ok(()),
-        false => Err(Status::unknown(format!(
+    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    match rest {
+        Some([] | [b';', ..]) => Ok(()),
+        Some([b'+', rest @ ..]) => {
+            let end = rest.iter().position(|byte| *byte == b';');
+            let named = rest[..end.unwrap_or(rest.len())].trim_ascii_end();
+            match named == subtype.as_bytes() {
+                true => Ok(()),
+                false => Err(Status::internal(format!(
+                    "the server answered with the content type {content_type:?}, where the codec reads {subtype}"
+                ))),
+            }
+        }
+        _ => Err(Status::unknown(format!(
             "the server answered with the content type {content_type:?}, which isn't gRPC's"
         ))),
     }
@@ -176,6 +184,7 @@ where
     // Its body.
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
+    C: Codec,
 {
     /// Ends the call with a failure.
     fn fail(self: Pin<&mut Self>, status: Status) {
@@ -202,7 +211,7 @@ where
         };
         let answer = response
             .map_err(Status::from_error)
-            .and_then(|response| Answer::read(response, *this.accept, *this.max));
+            .and_then(|response| Answer::read(response, C::SUBTYPE, *this.accept, *this.max));
         match answer {
             Err(status) => self.fail(status),
             Ok(answer) => match answer.body {

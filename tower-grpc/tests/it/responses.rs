@@ -88,6 +88,63 @@ async fn another_content_type_is_unknown() {
 }
 
 #[tokio::test]
+async fn another_format_of_grpc_is_internal() {
+    for (content_type, code) in [
+        ("application/grpc+json", Code::Internal),
+        ("application/grpc+protobuf", Code::Internal),
+        ("application/grpc-web", Code::Unknown),
+        ("application/grpcproto", Code::Unknown),
+    ] {
+        let head = Response::builder().header("content-type", content_type);
+        let status = answered(head, || vec![data(said("x"))]).await.unwrap_err();
+        assert_eq!(status.code(), code, "{content_type}");
+    }
+    for content_type in [
+        "application/grpc",
+        "application/grpc+proto",
+        "application/grpc+proto;charset=utf-8",
+        "application/grpc; charset=utf-8",
+    ] {
+        let head = Response::builder().header("content-type", content_type);
+        let body = || vec![data(said("x")), trailers(&[("grpc-status", "0")])];
+        assert!(answered(head, body).await.is_ok(), "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_only_trailers_is_the_failures() {
+    let head = grpc()
+        .header("grpc-status", "9")
+        .header("x-why", "1")
+        .header("x-why", "2")
+        .header("x-why-bin", "AAE");
+    let status = answered(head, Vec::new).await.unwrap_err();
+    let metadata = status.metadata();
+    assert_eq!(metadata.get_all("x-why").collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!(metadata.get_bin("x-why-bin").unwrap(), [0, 1][..]);
+}
+
+#[tokio::test]
+async fn a_compressed_message_that_nothing_announced_is_internal() {
+    let announced = ["identity", "gzip"];
+    for encoding in announced.iter().map(Some).chain([None]) {
+        let mut head = grpc();
+        if let Some(encoding) = encoding {
+            head = head.header("grpc-encoding", *encoding);
+        }
+        // It is no gzip either.
+        let body = || {
+            vec![
+                data(crate::raw::framed(1, b"x")),
+                trailers(&[("grpc-status", "0")]),
+            ]
+        };
+        let status = answered(head, body).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal, "{encoding:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_response_without_a_status_is_internal() {
     for body in [
         || vec![data(said("x"))],
