@@ -30,12 +30,13 @@ const INITIAL_STREAMS: usize = 100;
 const IDLE_FRAMES: u32 = 10_000;
 const RESETS: u32 = 10_000;
 
-/// How long a frame may be: large messages then take few of them, and few writes.
-const FRAME: u32 = 64 * 1024;
+/// How long a frame may be: large messages then take few of them, few reads and few wake-ups. A server's is as long.
+const FRAME: u32 = 544 * 1024;
 
 /// How much of a body, and of all of them, may be unread, where nobody says otherwise.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Two messages of 1 MiB: while one is read the next may come.
+const STREAM_WINDOW: u32 = 4 * FRAME;
+const CONNECTION_WINDOW: u32 = 8 * FRAME;
 
 /// The largest window of RFC 9113, section 6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -99,14 +100,14 @@ impl Builder {
         self
     }
 
-    /// How many bytes of a response's body may be unread, at most 2³¹ − 1; 1 MiB by default.
+    /// How many bytes of a response's body may be unread, at most 2³¹ − 1; 2176 KiB by default.
     #[must_use]
     pub fn with_initial_stream_window(mut self, bytes: u32) -> Self {
         self.h2.initial_window_size(bytes.min(MAX_WINDOW));
         self
     }
 
-    /// How many bytes of all bodies of a connection may be unread, at most 2³¹ − 1; 4 MiB by default.
+    /// How many bytes of all bodies of a connection may be unread, at most 2³¹ − 1; 4352 KiB by default.
     #[must_use]
     pub fn with_initial_connection_window(mut self, bytes: u32) -> Self {
         self.window = bytes.min(MAX_WINDOW);
@@ -155,7 +156,7 @@ impl Builder {
         self
     }
 
-    /// How long a frame may be, from 16 KiB to 16 MiB − 1; 64 KiB by default.
+    /// How long a frame may be, from 16 KiB to 16 MiB − 1; 544 KiB by default.
     #[must_use]
     pub fn with_max_frame_size(mut self, bytes: u32) -> Self {
         self.h2

@@ -27,6 +27,9 @@ const COMPRESSION: u32 = 0x9;
 
 const ALL: u8 = END_HEADERS | END_STREAM;
 
+/// How long a frame may be by default.
+const FRAME: usize = 544 * 1024;
+
 /// What comes of the frames.
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
@@ -111,8 +114,8 @@ fn only(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn frames() -> Vec<Case> {
-    let large = vec![0; 65_536];
-    let too_large = vec![0; 65_537];
+    let large = vec![0; FRAME];
+    let too_large = vec![0; FRAME + 1];
     let half = frame(HEADERS, END_STREAM, 1, &post(&[]));
     vec![
         case("4.1 unknown types", &[frame(0xff, 0, 0, &[0; 8])], Nothing),
