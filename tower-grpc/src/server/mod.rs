@@ -14,6 +14,7 @@ use futures_core::Stream;
 use http::{Extensions, HeaderMap, HeaderValue, Version, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_deadline::Deadline;
 
 use crate::codec::{Codec, Decode, Encode};
@@ -111,6 +112,10 @@ impl Future for ResponseFuture {
         let Some(deadline) = self.expiry.deadline() else {
             return self.call.as_mut().poll(cx).map(Ok);
         };
+        // Nobody waits for what is done after it, and the client has been promised this.
+        if deadline.has_passed_at(Instant::now()) {
+            return Poll::Ready(Ok(failure(expired())));
+        }
         if let Poll::Ready(response) = deadline.enter(|| self.call.as_mut().poll(cx)) {
             return Poll::Ready(Ok(response));
         }

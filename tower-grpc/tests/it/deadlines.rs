@@ -51,6 +51,16 @@ async fn a_server_ends_a_stream_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_that_would_answer_at_once_is_not_begun_after_the_deadline() {
+    let response = call("Unary", said("hello"), |head| {
+        head.header("grpc-timeout", "0n")
+    })
+    .await;
+    assert_eq!(response.code(), "4");
+    assert!(crate::raw::messages(&response.body).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_that_has_passed_is_exceeded() {
     let response = call("Unary", said("hang"), |head| {
         head.header("grpc-timeout", "0n")
