@@ -152,11 +152,19 @@ pin_project! {
 impl<C> StandardPolicy<C> {
     /// Makes a policy that retries what `classify` says, with the defaults for the rest.
     pub fn new(classify: C) -> Self {
+        Self::within(Arc::default(), classify)
+    }
+}
+
+impl<C, B> StandardPolicy<C, B> {
+    /// Makes a policy like [`new`](StandardPolicy::new), within another budget. The classifier needn't be cloned for
+    /// that.
+    pub fn within(budget: B, classify: C) -> Self {
         Self::from_settings(Settings {
             max_tries: 3,
             max_retry_after: Duration::from_secs(30),
             classify,
-            budget: Arc::default(),
+            budget,
             backoff: ExponentialBackoffMaker::default(),
             copy: ByClone,
         })

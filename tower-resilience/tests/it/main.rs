@@ -3,10 +3,13 @@
 #[cfg(feature = "metrics")]
 mod numbers;
 
-use std::future::poll_fn;
+use std::future::{Ready, poll_fn, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 use tower_breaker::{BreakerLayer, Settings};
 use tower_classify::{EveryErrorFails, EveryErrorIsRetryable};
 use tower_deadline::{Deadline, DeadlineLayer, Expired};
@@ -23,6 +26,8 @@ use tower_test::contract::{self, Checker};
 use tower_test::mock;
 use tower_timeout::{Elapsed, TimeoutLayer};
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -34,9 +39,7 @@ where
     service.call(1).await
 }
 
-fn policy<C>(
-    classify: C,
-) -> StandardPolicy<C, std::sync::Arc<TpsBudget>, ExponentialBackoffMaker<SplitMix64>>
+fn policy<C>(classify: C) -> StandardPolicy<C, Arc<TpsBudget>, ExponentialBackoffMaker<SplitMix64>>
 where
     C: Clone,
 {
@@ -128,6 +131,59 @@ async fn a_breaker_s_refusal_is_tried_again_when_it_says() {
     );
     answer.send_response(2);
     assert_eq!(second.await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_gets_a_fifth_of_the_last_second_s_successes_and_ten_retries() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let mut service = resilient(EveryErrorIsRetryable).layer(Counted {
+        fails: Arc::clone(&fails),
+        tries: Arc::clone(&tries),
+    });
+    // Successes that are long past, and 100 that count.
+    for _ in 0..1000 {
+        call(&mut service).await.unwrap();
+    }
+    advance(2 * SECOND).await;
+    for _ in 0..100 {
+        call(&mut service).await.unwrap();
+    }
+    fails.store(true, Relaxed);
+    tries.store(0, Relaxed);
+    let all = (0..100).map(|_| {
+        let mut service = service.clone();
+        tokio::spawn(async move { call(&mut service).await })
+    });
+    for response in all.collect::<Vec<_>>() {
+        assert!(response.await.unwrap().is_err());
+    }
+    assert_eq!(tries.load(Relaxed), 100 + 20 + 10);
+}
+
+/// Counts its tries, and answers or fails at once.
+#[derive(Clone)]
+struct Counted {
+    fails: Arc<AtomicBool>,
+    tries: Arc<AtomicUsize>,
+}
+
+impl Service<u32> for Counted {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = Ready<Result<u32, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u32) -> Self::Future {
+        self.tries.fetch_add(1, Relaxed);
+        ready(match self.fails.load(Relaxed) {
+            true => Err("out of order".into()),
+            false => Ok(request),
+        })
+    }
 }
 
 #[tokio::test(start_paused = true)]
