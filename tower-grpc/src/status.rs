@@ -221,7 +221,10 @@ impl Status {
 
     /// How trailers say that the call has ended; `None` where they say nothing of it.
     pub(crate) fn from_trailers(mut trailers: HeaderMap) -> Option<Result<Metadata, Self>> {
-        let code = Code::from_header(trailers.remove(GRPC_STATUS)?.as_bytes());
+        // Nearly always it is the only field: looking at it is cheaper than looking it up. It may stay, as metadata
+        // that was received doesn't show the protocol's own.
+        let (_, code) = trailers.iter().find(|(name, _)| **name == GRPC_STATUS)?;
+        let code = Code::from_header(code.as_bytes());
         if code == Code::Ok {
             return Some(Ok(Metadata::received(trailers)));
         }

@@ -47,7 +47,11 @@ pub(crate) fn announce_length<B: Body>(headers: &mut HeaderMap, body: &B) {
 /// The length that the head announces. HTTP/2 bodies have an end of their own, so it is only a hint,
 /// which h2 holds the peer to.
 pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
-    let length = headers.get(CONTENT_LENGTH)?;
+    // Heads are short, and gRPC's have none: one pass is cheaper than a lookup, unless it is long.
+    let length = match headers.len() {
+        0..16 => headers.iter().find(|(name, _)| **name == CONTENT_LENGTH)?.1,
+        _ => headers.get(CONTENT_LENGTH)?,
+    };
     length.to_str().ok()?.parse().ok()
 }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Uri, Version, header};
+use http::{Extensions, HeaderMap, HeaderValue, Uri, Version, header};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_deadline::Deadline;
 use tower_service::Service;
 
 use crate::codec::{Codec, Decode, Encode};
-use crate::compression::{Encoding, EncodingSet, GRPC_ACCEPT_ENCODING, GRPC_ENCODING};
+use crate::compression::{Compression, Encoding, EncodingSet, GRPC_ACCEPT_ENCODING, GRPC_ENCODING};
 use crate::expiry::expired;
 use crate::outbound::{GrpcBody, Requests, Typed, Writing};
 use crate::streaming::Streaming;
@@ -46,31 +46,81 @@ const USER_AGENT: &str = concat!("grpc-rust-tower/", env!("CARGO_PKG_VERSION"));
 pub struct Client<S> {
     service: S,
     settings: Settings,
-    paths: Paths,
+    methods: Methods,
 }
 
-/// The paths of the methods that were called, which cost a few hundred instructions to check.
+/// The heads of the methods that were called, which cost more to make than the rest of a call's request.
 #[derive(Clone, Debug, Default)]
-struct Paths(Vec<(&'static str, PathAndQuery)>);
+struct Methods(Vec<Method>);
 
-impl Paths {
+/// What all calls of a method have in common.
+#[derive(Clone, Debug)]
+struct Method {
+    path: &'static str,
+    subtype: &'static str,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Methods {
     /// No service has more methods that are called often.
     const MAX: usize = 16;
 
-    fn get(&mut self, path: &'static str) -> Result<PathAndQuery, Status> {
-        // The text itself, not one like it: two words to compare.
-        let mut known = self.0.iter();
-        if let Some((_, found)) = known.find(|(known, _)| std::ptr::eq(*known, path)) {
-            return Ok(found.clone());
+    /// The method's place. The last makes room for one that isn't known yet.
+    fn find<C: Codec>(&mut self, settings: &Settings, path: &'static str) -> Result<usize, Status> {
+        // The texts themselves, not ones like them: a few words to compare.
+        let is_it = |known: &Method| {
+            std::ptr::eq(known.path, path) && std::ptr::eq(known.subtype, C::SUBTYPE)
+        };
+        if let Some(at) = self.0.iter().position(is_it) {
+            return Ok(at);
         }
-        let checked = PathAndQuery::from_maybe_shared(Bytes::from_static(path.as_bytes()))
-            .map_err(|error| {
-                Status::internal(format!("{path:?} is no path of a method")).with_source(error)
-            })?;
-        if self.0.len() < Self::MAX {
-            self.0.push((path, checked.clone()));
+        let method = Method {
+            path,
+            subtype: C::SUBTYPE,
+            uri: settings.uri(path)?,
+            headers: settings.headers::<C>(),
+        };
+        self.0.truncate(Self::MAX - 1);
+        self.0.push(method);
+        Ok(self.0.len() - 1)
+    }
+}
+
+impl Method {
+    /// The head of a call.
+    fn head(
+        &self,
+        metadata: Metadata,
+        extensions: Extensions,
+        timeout: Option<Duration>,
+    ) -> http::Request<()> {
+        let mut head = http::Request::new(());
+        *head.method_mut() = http::Method::POST;
+        *head.version_mut() = Version::HTTP_2;
+        *head.uri_mut() = self.uri.clone();
+        *head.headers_mut() = self.headers(metadata, timeout);
+        *head.extensions_mut() = extensions;
+        head
+    }
+
+    fn headers(&self, metadata: Metadata, timeout: Option<Duration>) -> HeaderMap {
+        let mut headers = metadata.into_headers();
+        if headers.is_empty() {
+            headers = self.headers.clone();
+        } else {
+            headers.reserve(self.headers.len() + 1);
+            for (name, value) in &self.headers {
+                // A program may name itself in the metadata.
+                if *name != header::USER_AGENT || !headers.contains_key(name) {
+                    headers.insert(name, value.clone());
+                }
+            }
         }
-        Ok(checked)
+        if let Some(timeout) = timeout {
+            headers.insert(timeout::GRPC_TIMEOUT, timeout::format(timeout));
+        }
+        headers
     }
 }
 
@@ -107,7 +157,7 @@ impl<S> Client<S> {
         Self {
             service,
             settings: Settings::default(),
-            paths: Paths::default(),
+            methods: Methods::default(),
         }
     }
 
@@ -118,6 +168,7 @@ impl<S> Client<S> {
     pub fn with_origin(mut self, origin: &Uri) -> Self {
         self.settings.scheme = origin.scheme().cloned();
         self.settings.authority = origin.authority().cloned();
+        self.methods = Methods::default();
         self
     }
 
@@ -128,6 +179,7 @@ impl<S> Client<S> {
     pub fn with_user_agent(mut self, name: &str) -> Self {
         if let Ok(value) = HeaderValue::try_from(format!("{name} {USER_AGENT}")) {
             self.settings.user_agent = value;
+            self.methods = Methods::default();
         }
         self
     }
@@ -150,6 +202,7 @@ impl<S> Client<S> {
     #[must_use]
     pub fn with_sent_encoding(mut self, encoding: Encoding) -> Self {
         self.settings.send = Some(encoding);
+        self.methods = Methods::default();
         self
     }
 
@@ -160,6 +213,7 @@ impl<S> Client<S> {
         encodings: impl IntoIterator<Item = Encoding>,
     ) -> Self {
         self.settings.accept = encodings.into_iter().collect();
+        self.methods = Methods::default();
         self
     }
 
@@ -202,10 +256,13 @@ where
     where
         C: Encode<Req> + Decode<Res>,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
-        let bytes = outgoing.writing.message(&mut codec, outgoing.message)?;
-        let request = outgoing.head.map(|()| GrpcBody::message(bytes));
-        self.single(codec, request, outgoing.deadline).await
+        let outgoing = Outgoing::new::<C>(self, path, &request)?;
+        let work = pin!(async {
+            self.ready().await?;
+            let request = outgoing.message(self, request, &mut codec)?;
+            self.single(codec, request).await
+        });
+        within(outgoing.deadline, work).await
     }
 
     /// Calls a method of many messages to the server and one back.
@@ -220,9 +277,13 @@ where
         Req::Item: 'static,
         C: Encode<Req::Item> + Decode<Res>,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
-        let deadline = outgoing.deadline;
-        self.single(codec, outgoing.stream::<C>(), deadline).await
+        let outgoing = Outgoing::new::<C>(self, path, &request)?;
+        let work = pin!(async {
+            self.ready().await?;
+            let request = outgoing.stream::<_, C>(self, request);
+            self.single(codec, request).await
+        });
+        within(outgoing.deadline, work).await
     }
 
     /// Calls a method of one message to the server and many back.
@@ -240,10 +301,10 @@ where
         S::Future: Send + 'static,
         B: Send + 'static,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
-        let bytes = outgoing.writing.message(&mut codec, outgoing.message)?;
-        let request = outgoing.head.map(|()| GrpcBody::message(bytes));
-        let mut messages = self.begin(codec, request, outgoing.deadline).await?;
+        let outgoing = Outgoing::new::<C>(self, path, &request)?;
+        within(outgoing.deadline, pin!(self.ready())).await?;
+        let request = outgoing.message(self, request, &mut codec)?;
+        let mut messages = self.begin(codec, request, outgoing.deadline);
         let metadata = messages.metadata().await?.clone();
         Ok(Response::new(messages).with_metadata(metadata))
     }
@@ -266,9 +327,10 @@ where
         S::Future: Send + 'static,
         B: Send + 'static,
     {
-        let outgoing = Outgoing::new::<C>(&self.settings, self.paths.get(path)?, request)?;
-        let deadline = outgoing.deadline;
-        self.begin(codec, outgoing.stream::<C>(), deadline).await
+        let outgoing = Outgoing::new::<C>(self, path, &request)?;
+        within(outgoing.deadline, pin!(self.ready())).await?;
+        let request = outgoing.stream::<_, C>(self, request);
+        Ok(self.begin(codec, request, outgoing.deadline))
     }
 
     /// Sends a request whose response is one message.
@@ -276,29 +338,25 @@ where
         &mut self,
         codec: C,
         request: http::Request<GrpcBody>,
-        deadline: Option<Deadline>,
     ) -> Result<Response<Res>, Status>
     where
         C: Decode<Res>,
     {
         let (max, accept) = (self.settings.max_decoding, self.settings.accept);
-        let answer = async {
-            let response = self.send(request).await?.await;
-            let response = response.map_err(Status::from_error)?;
-            Answer::read(response, C::SUBTYPE, accept, max)?
-                .single(codec)
-                .await
-        };
-        within(deadline, answer).await
+        let response = self.service.call(request).await;
+        let response = response.map_err(Status::from_error)?;
+        Answer::read(response, C::SUBTYPE, accept, max)?
+            .single(codec)
+            .await
     }
 
     /// Sends a request whose response is a stream, and doesn't wait for the response.
-    async fn begin<C, Res>(
+    fn begin<C, Res>(
         &mut self,
         codec: C,
         request: http::Request<GrpcBody>,
         deadline: Option<Deadline>,
-    ) -> Result<Streaming<Res>, Status>
+    ) -> Streaming<Res>
     where
         C: Decode<Res>,
         Res: Send + 'static,
@@ -306,26 +364,22 @@ where
         B: Send + 'static,
     {
         let (max, accept) = (self.settings.max_decoding, self.settings.accept);
-        let response = within(deadline, self.send(request)).await?;
-        Ok(Streaming::new(Answers::new(
-            response, codec, accept, max, deadline,
-        )))
+        let response = self.service.call(request);
+        Streaming::new(Answers::new(response, codec, accept, max, deadline))
     }
 
-    async fn send(&mut self, request: http::Request<GrpcBody>) -> Result<S::Future, Status> {
+    async fn ready(&mut self) -> Result<(), Status> {
         poll_fn(|cx| self.service.poll_ready(cx))
             .await
-            .map_err(Status::from_error)?;
-        Ok(self.service.call(request))
+            .map_err(Status::from_error)
     }
 }
 
 /// The outcome of `work`, or `DEADLINE_EXCEEDED` where there is none in time.
 async fn within<T>(
     deadline: Option<Deadline>,
-    work: impl Future<Output = Result<T, Status>>,
+    work: Pin<&mut impl Future<Output = Result<T, Status>>>,
 ) -> Result<T, Status> {
-    let work: Pin<&mut _> = pin!(work);
     let Some(deadline) = deadline else {
         return work.await;
     };
@@ -343,54 +397,64 @@ fn late(status: Status, deadline: Deadline) -> Status {
     }
 }
 
-/// A request that is about to be sent.
-struct Outgoing<T> {
-    message: T,
-    head: http::Request<()>,
-    writing: Writing,
+/// What is known of a call before its request is made, which is small.
+struct Outgoing {
+    method: usize,
+    /// What the server is told, and when this side gives up.
+    timeout: Option<Duration>,
     deadline: Option<Deadline>,
 }
 
-impl<T> Outgoing<T> {
+impl Outgoing {
     fn new<C: Codec>(
-        settings: &Settings,
-        path: PathAndQuery,
-        request: Request<T>,
+        client: &mut Client<impl Sized>,
+        path: &'static str,
+        request: &Request<impl Sized>,
     ) -> Result<Self, Status> {
-        let timeout = request.timeout();
-        let (message, metadata, extensions, compression) = request.into_parts();
-        let deadline = settings.deadline(timeout);
-        let left = deadline.map(|(_, left)| left);
-        let mut head = http::Request::new(());
-        *head.method_mut() = Method::POST;
-        *head.version_mut() = Version::HTTP_2;
-        *head.uri_mut() = settings.uri(path)?;
-        *head.headers_mut() = settings.headers::<C>(metadata, left);
-        *head.extensions_mut() = extensions;
-        if left.is_some_and(|left| left.is_zero()) {
+        let method = client.methods.find::<C>(&client.settings, path)?;
+        let (deadline, timeout) = client.settings.deadline(request.timeout()).unzip();
+        if timeout.is_some_and(|left| left.is_zero()) {
             return Err(expired());
         }
         Ok(Self {
-            message,
-            head,
-            writing: Writing {
-                encoding: settings.send,
-                compression,
-                max: settings.max_encoding,
-            },
-            deadline: deadline.map(|(deadline, _)| deadline),
+            method,
+            timeout,
+            deadline,
         })
     }
 
-    fn stream<C>(self) -> http::Request<GrpcBody>
+    /// A request of one message.
+    fn message<T, C: Encode<T>>(
+        &self,
+        client: &Client<impl Sized>,
+        request: Request<T>,
+        codec: &mut C,
+    ) -> Result<http::Request<GrpcBody>, Status> {
+        let (message, metadata, extensions, compression) = request.into_parts();
+        let bytes = client
+            .settings
+            .writing(compression)
+            .message(codec, message)?;
+        let head = client.methods.0[self.method].head(metadata, extensions, self.timeout);
+        Ok(head.map(|()| GrpcBody::message(bytes)))
+    }
+
+    /// A request of a stream of them.
+    fn stream<T, C>(
+        &self,
+        client: &Client<impl Sized>,
+        request: Request<T>,
+    ) -> http::Request<GrpcBody>
     where
         T: Stream + Send + 'static,
         T::Item: 'static,
         C: Encode<T::Item>,
     {
-        let requests = Requests::new(self.message, C::default(), self.writing);
+        let (messages, metadata, extensions, compression) = request.into_parts();
+        let requests = Requests::new(messages, C::default(), client.settings.writing(compression));
         let body = GrpcBody::streaming(Typed::<T::Item, _>::new(requests));
-        self.head.map(|()| body)
+        let head = client.methods.0[self.method].head(metadata, extensions, self.timeout);
+        head.map(|()| body)
     }
 }
 
@@ -416,29 +480,25 @@ impl Settings {
         Some((Deadline::at(at), left))
     }
 
-    fn uri(&self, path: PathAndQuery) -> Result<Uri, Status> {
-        let Some(authority) = self.authority.clone() else {
-            return Ok(Uri::from(path));
-        };
+    fn uri(&self, path: &'static str) -> Result<Uri, Status> {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone().unwrap_or(Scheme::HTTP));
-        parts.authority = Some(authority);
-        parts.path_and_query = Some(path);
+        let checked = PathAndQuery::from_maybe_shared(Bytes::from_static(path.as_bytes()));
+        parts.path_and_query = Some(checked.map_err(|error| {
+            Status::internal(format!("{path:?} is no path of a method")).with_source(error)
+        })?);
+        if let Some(authority) = self.authority.clone() {
+            parts.scheme = Some(self.scheme.clone().unwrap_or(Scheme::HTTP));
+            parts.authority = Some(authority);
+        }
         Uri::from_parts(parts)
             .map_err(|error| Status::internal("the origin is no URI").with_source(error))
     }
 
-    fn headers<C: Codec>(&self, metadata: Metadata, timeout: Option<Duration>) -> http::HeaderMap {
-        let mut headers = metadata.into_headers();
-        headers.reserve(6);
+    fn headers<C: Codec>(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(6);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONTENT_TYPE, crate::server::content_type::<C>());
-        headers
-            .entry(header::USER_AGENT)
-            .or_insert_with(|| self.user_agent.clone());
-        if let Some(timeout) = timeout {
-            headers.insert(timeout::GRPC_TIMEOUT, timeout::format(timeout));
-        }
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
         if let Some(encoding) = self.send {
             headers.insert(GRPC_ENCODING, encoding.to_header());
         }
@@ -446,5 +506,13 @@ impl Settings {
             headers.insert(GRPC_ACCEPT_ENCODING, accepted);
         }
         headers
+    }
+
+    fn writing(&self, compression: Option<Compression>) -> Writing {
+        Writing {
+            encoding: self.send,
+            compression,
+            max: self.max_encoding,
+        }
     }
 }
