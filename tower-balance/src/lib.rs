@@ -27,6 +27,7 @@ mod pick;
 pub mod picker;
 pub mod pool;
 pub mod prequal;
+mod reported_gauge;
 
 use std::fmt;
 use std::future::Future;

@@ -110,7 +110,7 @@ use tower_service::Service;
 
 pub use self::builder::Builder;
 use self::endpoint::Flight;
-pub use self::gauge::{Gauge, InFlight, Member};
+pub use self::gauge::{Attach, Gauge, InFlight, Member};
 use self::observe::Newcomers;
 pub use self::observe::{Observed, State, States};
 pub use self::outlier::Ejection;

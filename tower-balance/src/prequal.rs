@@ -12,8 +12,10 @@ use tower_load::meter::LoadReport;
 use tower_rng::Rng;
 
 use self::probes::{Probes, Rules};
+pub use self::prober::{Probed, Prober};
 use crate::picker::{EndpointId, Endpoints, Picker};
 
+mod prober;
 mod probes;
 mod quantile;
 
@@ -97,6 +99,8 @@ pub struct Prequal {
 }
 
 /// A service that can be asked how loaded its server is.
+///
+/// A [`Prober`] makes one of an asynchronous function, for endpoints of a pool and for services that can be cloned.
 ///
 /// `probe` must return at once. It is called within a pick: what takes time, as a request to the server, it
 /// hands to a task. Probes that can't be sent are dropped.
@@ -272,6 +276,11 @@ where
 }
 
 impl Reply {
+    /// For how long since the probe was sent an answer counts.
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Gives the answer.
     pub fn send(self, report: LoadReport) {
         let now = Instant::now();

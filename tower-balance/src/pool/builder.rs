@@ -12,7 +12,7 @@ use tower_rng::{Rng, SplitMix64};
 
 use super::driver::Driver;
 use super::endpoint::Blame;
-use super::gauge::{Gauge, InFlight, Member};
+use super::gauge::{Attach, Gauge, Gauges, InFlight, Member};
 use super::link::Backoff;
 use super::numbers::Metrics;
 use super::observe::Newcomers;
@@ -260,17 +260,76 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
         G: Gauge,
         Req: 'static,
     {
+        self.spawn_with(|_, _| {}, |_| {})
+    }
+
+    /// As [`spawn`](Self::spawn), and shows each connection that is made to the gauge of its endpoint: for gauges
+    /// that need it, as [`Prober`](crate::prequal::Prober) and [`Reported`](tower_load::reported::Reported).
+    ///
+    /// # Errors
+    ///
+    /// [`NoRuntime`] outside of a runtime.
+    #[expect(clippy::type_complexity, reason = "the pool of all that was chosen")]
+    pub fn spawn_attached<Req>(self) -> Result<Pool<D::Key, M::Service, P, G, C>, NoRuntime>
+    where
+        // Discovery.
+        D: Discover + Send + 'static,
+        D::Key: Hash + Clone + Send + 'static,
+        D::Error: Into<BoxError>,
+        D::Service: Clone + Send + 'static,
+        // Endpoints.
+        M: MakeService<D::Service, Req> + Send + 'static,
+        M::Future: Send + 'static,
+        M::MakeError: Into<BoxError>,
+        M::Error: Into<BoxError>,
+        M::Service: Send + 'static,
+        // The rest.
+        P: Picker<Member<G>>,
+        G: Attach<M::Service>,
+        Req: 'static,
+    {
+        self.spawn_with(G::attach, G::detach)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the pool of all that was chosen")]
+    fn spawn_with<Req>(
+        self,
+        attach: fn(&G, &mut M::Service),
+        detach: fn(&G),
+    ) -> Result<Pool<D::Key, M::Service, P, G, C>, NoRuntime>
+    where
+        // Discovery.
+        D: Discover + Send + 'static,
+        D::Key: Hash + Clone + Send + 'static,
+        D::Error: Into<BoxError>,
+        D::Service: Clone + Send + 'static,
+        // Endpoints.
+        M: MakeService<D::Service, Req> + Send + 'static,
+        M::Future: Send + 'static,
+        M::MakeError: Into<BoxError>,
+        M::Error: Into<BoxError>,
+        M::Service: Send + 'static,
+        // The rest.
+        P: Picker<Member<G>>,
+        G: Gauge,
+        Req: 'static,
+    {
         let seed = self.seed.map(SplitMix64::new);
         let mut rng = seed.unwrap_or_else(SplitMix64::from_entropy);
         let settings = self.settings;
         let shared = Arc::new(Shared::new(settings.queue_len, Metrics::new(self.name)));
         let newcomers = Arc::new(Newcomers::new(Arc::clone(&shared.wakes)));
         let seeds = Seeds::new(rng.next_u64());
+        let gauges = Gauges {
+            first: self.gauge,
+            attach,
+            detach,
+        };
         let task = Task::spawn(|signal| {
             let driver = Driver::<D, M, M::Service, G, Req>::new(
                 self.discover,
                 self.make,
-                self.gauge,
+                gauges,
                 settings,
                 rng,
                 Arc::clone(&shared),

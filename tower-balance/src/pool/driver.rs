@@ -28,7 +28,7 @@ use tower_service::Service;
 use super::alarms::{AlarmId, Alarms};
 use super::builder::Settings;
 use super::entry::{Draining, Entries, Entry};
-use super::gauge::Gauge;
+use super::gauge::{Gauge, Gauges};
 use super::latch::TurnedAway;
 use super::link::Phase;
 use super::observe::Newcomers;
@@ -53,7 +53,7 @@ where
     G: Gauge,
 {
     settings: Settings,
-    gauge: G,
+    gauges: Gauges<G, S>,
     shared: Arc<Shared<S, G>>,
     roster: Roster<D::Key>,
     /// None once it has ended.
@@ -114,7 +114,7 @@ where
     pub(super) fn new(
         discover: D,
         make: M,
-        gauge: G,
+        gauges: Gauges<G, S>,
         settings: Settings,
         rng: SplitMix64,
         shared: Arc<Shared<S, G>>,
@@ -123,7 +123,7 @@ where
         let now = Instant::now();
         Self {
             settings,
-            gauge,
+            gauges,
             shared,
             roster: Roster::new(newcomers),
             discover: Some(Box::pin(discover)),
@@ -234,7 +234,7 @@ where
         let predecessor = replaced.and_then(|old| self.give_way(old));
         self.counter += 1;
         let entry = Entry::new(key, target, self.counter, predecessor);
-        self.shared.settle(index, &self.gauge);
+        self.shared.settle(index, &self.gauges.first);
         self.turns.push_back((index, entry.number));
         match self.entries.get_mut(index as usize) {
             Some(place) => *place = Some(entry),
@@ -362,8 +362,13 @@ where
         };
         entry.attempt = None;
         match result {
-            Ok(service) => {
-                entry.arrival = Some(service);
+            Ok(mut service) => {
+                if let Some(endpoint) = self.shared.endpoint(index) {
+                    (self.gauges.attach)(&endpoint.member.gauge, &mut service);
+                }
+                if let Some(entry) = self.entry(index) {
+                    entry.arrival = Some(service);
+                }
                 self.settle(index);
             }
             Err(error) => {
@@ -390,6 +395,10 @@ where
             attempt.abort();
         }
         entry.arrival = None;
+        self.detach(index);
+        let Some(entry) = self.entry(index) else {
+            return;
+        };
         if entry.draining == Draining::No {
             entry.link.fault(now, &backoff, random);
             let number = entry.number;
@@ -409,6 +418,12 @@ where
     }
 
     // Endpoints.
+
+    fn detach(&self, index: u32) {
+        if let Some(endpoint) = self.shared.endpoint(index) {
+            (self.gauges.detach)(&endpoint.member.gauge);
+        }
+    }
 
     fn look_at_woken(&mut self) {
         for index in self.shared.wakes.take() {
@@ -468,6 +483,9 @@ where
         }
         let failure = visit.seat().and_then(|seat| seat.failure.take());
         drop(visit);
+        if is_over {
+            self.detach(index);
+        }
         drop(dropped);
         if let Some(failure) = failure {
             self.fault(index, failure);

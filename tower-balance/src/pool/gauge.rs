@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use tower_classify::Class;
 use tower_load::Load;
 
+use crate::prequal::{Probe, Reply};
+
 /// Measures the load of one endpoint by what its requests tell.
 ///
 /// A pool counts what is in flight. A gauge adds to that what it likes: how long requests take, how they fail.
@@ -34,6 +36,23 @@ pub trait Gauge: Send + Sync + 'static {
 
     /// Whether [`load`](Self::load) looks at the time. A pick costs a reading of the clock then.
     fn depends_on_time(&self) -> bool;
+}
+
+/// A [`Gauge`] that has to do with the connections of its endpoint, and not with its requests alone: that asks over
+/// them, or takes what they report. A pool with it is started by [`spawn_attached`](super::Builder::spawn_attached).
+pub trait Attach<S>: Gauge {
+    /// A connection has been made. Called by the pool's task, before the first request is sent over it.
+    fn attach(&self, service: &mut S);
+
+    /// The connection is closed: lost, drained or no longer needed. What is kept of it is to be dropped.
+    fn detach(&self) {}
+}
+
+/// What gauges are forked from, and how they are told of connections: not at all, where they aren't [`Attach`].
+pub(super) struct Gauges<G, S> {
+    pub(super) first: G,
+    pub(super) attach: fn(&G, &mut S),
+    pub(super) detach: fn(&G),
 }
 
 /// The number of requests in flight, and nothing else.
@@ -137,6 +156,13 @@ impl<G: Gauge> Load for Member<G> {
     #[inline]
     fn depends_on_time(&self) -> bool {
         self.gauge.depends_on_time()
+    }
+}
+
+impl<G: Probe> Probe for Member<G> {
+    #[inline]
+    fn probe(&self, reply: Reply) {
+        self.gauge.probe(reply);
     }
 }
 

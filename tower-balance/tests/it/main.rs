@@ -3,6 +3,7 @@
 mod endpoint;
 mod oracle;
 mod pool;
+mod probing;
 
 use std::convert::Infallible;
 use std::future::Future;

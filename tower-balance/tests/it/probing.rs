@@ -1,0 +1,275 @@
+//! Endpoints that are asked for their load over their own connections, and such that tell it unasked.
+
+use std::convert::Infallible;
+use std::future::{Ready, pending, poll_fn, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, advance};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tower_balance::picker::{Picker, PowerOfTwo};
+use tower_balance::pool::Pool;
+use tower_balance::prequal::{Prequal, Probed, Prober};
+use tower_discover::Change;
+use tower_load::meter::LoadReport;
+use tower_load::reported::{Reported, ReportedLoad};
+use tower_rng::SplitMix64;
+use tower_service::Service;
+use tower_test::contract;
+
+type Changes = UnboundedReceiverStream<Result<Change<usize, Server>, Infallible>>;
+type Sender = mpsc::UnboundedSender<Result<Change<usize, Server>, Infallible>>;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A server, and its client: those that have it count.
+#[derive(Clone, Debug, Default)]
+struct Server(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    load: u32,
+    calls: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+/// Hands out the server as the connection to it.
+#[derive(Clone, Debug)]
+struct Connect;
+
+impl Server {
+    fn with_load(load: u32) -> Self {
+        Self(Arc::new(Counts {
+            load,
+            ..Counts::default()
+        }))
+    }
+
+    fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::Relaxed)
+    }
+
+    fn asked(&self) -> usize {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
+    fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+impl Service<()> for Server {
+    type Response = u32;
+    type Error = Infallible;
+    type Future = Ready<Result<u32, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(self.0.load))
+    }
+}
+
+impl Service<Server> for Connect {
+    type Response = Server;
+    type Error = Infallible;
+    type Future = Ready<Result<Server, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, server: Server) -> Self::Future {
+        ready(Ok(server))
+    }
+}
+
+/// Makes connections that take reports from the responses: the load in percent.
+#[derive(Clone, Debug)]
+struct ConnectReporting;
+
+type Reporting = ReportedLoad<Server, fn(&u32) -> Option<f64>>;
+
+impl Service<Server> for ConnectReporting {
+    type Response = Reporting;
+    type Error = Infallible;
+    type Future = Ready<Result<Reporting, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, server: Server) -> Self::Future {
+        ready(Ok(ReportedLoad::new(server, |load| {
+            Some(f64::from(*load) / 100.0)
+        })))
+    }
+}
+
+fn discovery(servers: &[Server]) -> (Sender, Changes) {
+    let (sender, changes) = mpsc::unbounded_channel();
+    for (key, server) in servers.iter().enumerate() {
+        let change = Change::Insert(key, server.clone());
+        sender.send(Ok(change)).unwrap();
+    }
+    (sender, UnboundedReceiverStream::new(changes))
+}
+
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn call<S: Service<()>>(service: &mut S) -> S::Response {
+    poll_fn(|cx| service.poll_ready(cx))
+        .await
+        .ok()
+        .expect("it is ready");
+    service.call(()).await.ok().expect("it answers")
+}
+
+/// Answers after a millisecond.
+async fn ask(server: Server) -> Option<LoadReport> {
+    server.0.asked.fetch_add(1, Ordering::Relaxed);
+    tokio::time::sleep(MS).await;
+    Some(LoadReport::new(server.0.load, None))
+}
+
+/// Never answers, and has the server meanwhile.
+async fn ask_in_vain(server: Server) -> Option<LoadReport> {
+    server.0.asked.fetch_add(1, Ordering::Relaxed);
+    pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_asks_its_endpoints_over_their_own_connections() {
+    let servers: Vec<_> = [9, 9, 1, 9].map(Server::with_load).into();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new())
+        .with_gauge(Prober::new(ask))
+        .with_seed(1)
+        .spawn_attached()
+        .unwrap();
+    for _ in 0..20 {
+        call(&mut pool).await;
+        tokio::time::sleep(2 * MS).await;
+    }
+    let calls: Vec<_> = servers.iter().map(Server::calls).collect();
+    assert!(calls[2] >= 15, "{calls:?}");
+    let asked: usize = servers.iter().map(Server::asked).sum();
+    assert_eq!(asked, 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_hangs_holds_no_request_up_and_ends_in_time() {
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new())
+        .with_gauge(Prober::new(ask_in_vain))
+        .with_seed(1)
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    let before = servers[0].holders();
+    let start = Instant::now();
+    for _ in 0..5 {
+        call(&mut pool).await;
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    settle().await;
+    // The five probes, each with a server of its own.
+    assert_eq!(servers[0].holders(), before + 5);
+    advance(5 * MS).await;
+    settle().await;
+    assert_eq!(servers[0].holders(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_probes_are_out_than_may_be() {
+    let servers: Vec<_> = (0..2).map(Server::with_load).collect();
+    let probed: Vec<_> = servers
+        .iter()
+        .map(|server| Probed::new(server.clone(), ask_in_vain))
+        .collect();
+    let (mut picker, mut rng) = (Prequal::new(), SplitMix64::new(1));
+    for _ in 0..100 {
+        picker.pick(&probed[..], &mut rng);
+    }
+    settle().await;
+    assert_eq!(servers[0].asked(), 16);
+    advance(5 * MS).await;
+    settle().await;
+    picker.pick(&probed[..], &mut rng);
+    settle().await;
+    assert_eq!(servers[0].asked(), 17);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_and_what_they_are_sent_over_end_with_the_endpoint() {
+    let servers: Vec<_> = (0..2).map(Server::with_load).collect();
+    let (sender, changes) = discovery(&servers);
+    let patient = Prequal::new().with_probe_timeout(Duration::from_secs(3600));
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(patient)
+        .with_gauge(Prober::new(ask_in_vain))
+        .with_seed(1)
+        .spawn_attached()
+        .unwrap();
+    call(&mut pool).await;
+    settle().await;
+    assert!(servers[0].holders() > 2);
+    sender.send(Ok(Change::Remove(0))).unwrap();
+    settle().await;
+    assert_eq!(servers[0].holders(), 1);
+    drop(pool);
+    settle().await;
+    assert_eq!(servers[1].holders(), 1);
+}
+
+#[test]
+fn without_a_runtime_nothing_is_asked() {
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    let probed: Vec<_> = servers
+        .iter()
+        .map(|server| Probed::new(server.clone(), ask))
+        .collect();
+    let picked = Prequal::new().pick(&probed[..], &mut SplitMix64::new(1));
+    assert!(picked.is_some());
+    assert!(servers.iter().all(|server| server.asked() == 0));
+}
+
+#[test]
+fn a_probed_service_keeps_the_contract() {
+    let ask = |_: contract::Inner| ready(None::<LoadReport>);
+    let checker = contract::Checker::new();
+    checker
+        .check_unclonable(|inner| Probed::new(inner, ask))
+        .assert();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_sends_less_to_servers_that_report_more() {
+    let servers: Vec<_> = [90, 10].map(Server::with_load).into();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, ConnectReporting)
+        .with_picker(PowerOfTwo::default())
+        .with_gauge(Reported::new().with_default(0.05))
+        .with_seed(1)
+        .spawn_attached()
+        .unwrap();
+    for _ in 0..100 {
+        call(&mut pool).await;
+    }
+    // One each to find out.
+    assert_eq!(servers[0].calls(), 1);
+    assert_eq!(servers[1].calls(), 99);
+}
