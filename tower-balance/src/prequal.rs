@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tower_load::meter::LoadReport;
 use tower_rng::Rng;
 
-use self::probes::{Probes, Rules};
 pub use self::prober::{Probed, Prober};
+use self::probes::{Probes, Rules};
 use crate::picker::{EndpointId, Endpoints, Picker};
 
 mod prober;
@@ -219,13 +219,14 @@ impl Prequal {
         R: Rng + ?Sized,
     {
         let len = endpoints.len();
+        let budget = self.rules.budget(len);
         sample(len, count, rng, |index, rng| {
             let Some((id, service)) = endpoints.get(index) else {
                 return;
             };
             service.probe(Reply {
                 id,
-                uses: self.rules.uses(len, rng.next_f64()),
+                uses: budget.uses(rng.next_f64()),
                 sent_at: now,
                 timeout: self.rules.probe_timeout,
                 probes: Arc::clone(&self.probes),
@@ -258,18 +259,22 @@ where
             return (len == 1).then_some(0);
         }
         let now = Instant::now();
+        let (mut chosen, count) = {
+            let mut probes = self.probes();
+            (probes.choose(now), probes.end_turn())
+        };
         let picked = loop {
-            // The lock isn't held while the endpoints are asked, which may be a user's.
-            let chosen = self.probes().choose(now);
             let Some(id) = chosen else {
                 break rng.next_range(0..len as u64) as usize;
             };
-            match endpoints.find(id) {
-                Some(index) => break index,
-                None => self.probes().forget(id),
+            // The lock isn't held while the endpoints are asked, which may be a user's.
+            if let Some(index) = endpoints.find(id) {
+                break index;
             }
+            let mut probes = self.probes();
+            probes.forget(id);
+            chosen = probes.choose(now);
         };
-        let count = self.probes().end_turn();
         self.send_probes(count, endpoints, rng, now);
         Some(picked)
     }

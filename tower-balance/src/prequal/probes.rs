@@ -35,14 +35,20 @@ const LEAST: usize = 2;
 /// They are estimates from some dozens of requests. Were the least always taken, all clients would take the server
 /// that the noise favours, and learn too late that they all did. In the laboratory's fleet, at 0.9 of the allocation,
 /// that costs a fifth of the 99th percentile.
-const ALIKE: f64 = 1.25;
+const ALIKE: (u64, u64) = (5, 4);
 
 /// How often a probe may be used where the rules set no bound: until it is too old.
 const ENDLESS: u32 = u32::MAX;
 
+/// A longer time than any, of which many can be added up.
+const LONGEST: u64 = 1 << 56;
+
 #[derive(Debug)]
 pub(super) struct Probes {
     rules: Rules,
+    max_age: u64,
+    /// What the times of the probes count from: the first time that it was told.
+    start: Option<Instant>,
     /// In the order in which they came; at most one for each endpoint.
     kept: Vec<Probe>,
     /// Of what was reported in flight.
@@ -56,9 +62,10 @@ pub(super) struct Probes {
 #[derive(Debug)]
 struct Probe {
     id: EndpointId,
+    /// In nanoseconds, as is when it came.
+    latency: u64,
+    received_at: u64,
     in_flight: u32,
-    latency: Duration,
-    received_at: Instant,
     uses_left: u32,
 }
 
@@ -70,21 +77,38 @@ enum Removal {
     Worst,
 }
 
+/// How often a probe may be used, in the mean.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    whole: u32,
+    rest: f64,
+}
+
 impl Rules {
-    /// Says how often a probe may be used: a random number of times whose mean is the reuse budget
+    /// Says how often a probe may be used in the mean: the reuse budget
     /// `max(1, (1 + δ) / ((1 − m/n)·r_probe − r_remove))` for `n` endpoints.
-    ///
-    /// `random` is uniform in `[0, 1)`.
-    pub(super) fn uses(&self, endpoints: usize, random: f64) -> u32 {
+    pub(super) fn budget(&self, endpoints: usize) -> Budget {
         let new = (1.0 - self.capacity as f64 / endpoints as f64) * self.probes_per_request;
         let gained = new - self.removals_per_request;
         if gained <= 0.0 {
             // There are too few endpoints for the pool to be filled by other ones than it has.
-            return ENDLESS;
+            return Budget {
+                whole: ENDLESS,
+                rest: 0.0,
+            };
         }
         let budget = ((1.0 + self.surplus) / gained).max(1.0);
-        let rounded_up = random < budget.fract();
-        (budget as u32).saturating_add(u32::from(rounded_up))
+        let whole = budget as u32;
+        let rest = budget - f64::from(whole);
+        Budget { whole, rest }
+    }
+}
+
+impl Budget {
+    /// A whole number of uses, of which this is the mean, if `random` is uniform in `[0, 1)`.
+    #[inline]
+    pub(super) fn uses(self, random: f64) -> u32 {
+        self.whole.saturating_add(u32::from(random < self.rest))
     }
 }
 
@@ -92,6 +116,8 @@ impl Probes {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
+            max_age: nanos(rules.max_age),
+            start: None,
             kept: Vec::with_capacity(rules.capacity + 1),
             in_flight: Quantile::new(rules.quantile),
             probes_owed: 0.0,
@@ -103,6 +129,7 @@ impl Probes {
     /// Takes in what an endpoint reported, in the place of what it had reported before.
     pub(super) fn add(&mut self, id: EndpointId, report: LoadReport, uses: u32, now: Instant) {
         self.in_flight.add(report.in_flight);
+        let received_at = self.since_start(now);
         self.forget(id);
         if self.kept.len() >= self.rules.capacity {
             self.kept.remove(0);
@@ -110,8 +137,8 @@ impl Probes {
         self.kept.push(Probe {
             id,
             in_flight: report.in_flight,
-            latency: report.latency.unwrap_or_default(),
-            received_at: now,
+            latency: report.latency.map_or(0, nanos),
+            received_at,
             uses_left: uses,
         });
     }
@@ -125,6 +152,7 @@ impl Probes {
 
     /// Chooses the endpoint for a request; none if too few probes are left, and any will do.
     pub(super) fn choose(&mut self, now: Instant) -> Option<EndpointId> {
+        let now = self.since_start(now);
         self.forget_old(now);
         if self.kept.len() < LEAST {
             return None;
@@ -165,26 +193,39 @@ impl Probes {
     /// After that time most of the requests that were in flight have ended, and an older probe tells no more than
     /// which server is fast. In the laboratory's fleet, at 1.27 of the allocation, that is worth a tenth of the 99th
     /// percentile.
-    fn first_fresh(&self, now: Instant) -> usize {
-        let total: Duration = self.kept.iter().map(|probe| probe.latency).sum();
-        let fresh = total / self.kept.len().max(1) as u32;
-        self.kept
-            .partition_point(|probe| now.saturating_duration_since(probe.received_at) > fresh)
+    fn first_fresh(&self, now: u64) -> usize {
+        let total: u64 = self.kept.iter().map(|probe| probe.latency).sum();
+        let len = self.kept.len() as u64;
+        let is_old = |probe: &Probe| {
+            let age = now.saturating_sub(probe.received_at);
+            age.saturating_mul(len) > total
+        };
+        self.kept.partition_point(is_old)
     }
 
     /// Of the probes from `first` on that are cold and about as fast as the fastest of them, the one with the
     /// fewest requests in flight, and of those the youngest.
     fn best_cold(&self, first: usize, threshold: u32) -> Option<usize> {
-        let cold = || {
-            let probes = self.kept.iter().enumerate().skip(first).rev();
-            probes.filter(|(_, probe)| probe.in_flight <= threshold)
+        // Without branches: which of them are cold can't be foretold.
+        let probes = &self.kept[first..];
+        let latency = |probe: &Probe| match probe.in_flight <= threshold {
+            true => probe.latency,
+            false => u64::MAX,
         };
-        let fastest = cold().map(|(_, probe)| probe.latency).min()?;
-        let alike = fastest.mul_f64(ALIKE);
-        let best = cold()
-            .filter(|(_, probe)| probe.latency <= alike)
-            .min_by_key(|(_, probe)| probe.in_flight)?;
-        Some(best.0)
+        let fastest = probes.iter().map(latency).min()?;
+        if fastest == u64::MAX {
+            return None;
+        }
+        let alike = fastest * ALIKE.0 / ALIKE.1;
+        let mut best = (u32::MAX, 0);
+        for (index, probe) in probes.iter().enumerate() {
+            let is_alike = probe.in_flight <= threshold && probe.latency <= alike;
+            let key = if is_alike { probe.in_flight } else { u32::MAX };
+            if key <= best.0 && is_alike {
+                best = (key, index);
+            }
+        }
+        Some(first + best.1)
     }
 
     /// Where all are hot: the one with the fewest requests in flight.
@@ -210,14 +251,25 @@ impl Probes {
         }
     }
 
-    fn forget_old(&mut self, now: Instant) {
-        let old =
-            |probe: &Probe| now.saturating_duration_since(probe.received_at) > self.rules.max_age;
+    fn forget_old(&mut self, now: u64) {
+        let max_age = self.max_age;
+        let old = |probe: &Probe| now.saturating_sub(probe.received_at) > max_age;
         // The first is the oldest, but for threads that read the clock before they take their turn.
         if self.kept.first().is_some_and(old) {
             self.kept.retain(|probe| !old(probe));
         }
     }
+
+    #[inline]
+    fn since_start(&mut self, now: Instant) -> u64 {
+        let start = *self.start.get_or_insert(now);
+        nanos(now.saturating_duration_since(start))
+    }
+}
+
+#[inline]
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).map_or(LONGEST, |nanos| nanos.min(LONGEST))
 }
 
 /// How good a choice is, the least being best. The worst is removed.
@@ -226,7 +278,7 @@ impl Probes {
 /// flight.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    Cold(Duration),
+    Cold(u64),
     Hot(u32),
 }
 

@@ -6,7 +6,7 @@ const KEPT: usize = 128;
 
 /// The last values, and the same in order.
 ///
-/// Taking one in moves half of a kilobyte at worst; the quantile is then one look.
+/// Taking one in moves what is between the new one and the oldest; the quantile is then one look.
 #[derive(Debug)]
 pub(super) struct Quantile {
     /// In `[0, 1]`.
@@ -15,6 +15,8 @@ pub(super) struct Quantile {
     sorted: [u32; KEPT],
     /// How many were ever taken in.
     seen: usize,
+    /// Where in the order the quantile is.
+    rank: usize,
 }
 
 impl Quantile {
@@ -24,32 +26,47 @@ impl Quantile {
             recent: [0; KEPT],
             sorted: [0; KEPT],
             seen: 0,
+            rank: 0,
         }
     }
 
     pub(super) fn add(&mut self, value: u32) {
         let slot = self.seen % KEPT;
-        let mut len = self.seen.min(KEPT);
-        if len == KEPT {
-            let gone = self
-                .sorted
-                .partition_point(|&kept| kept < self.recent[slot]);
-            self.sorted.copy_within(gone + 1.., gone);
-            len -= 1;
+        let old = std::mem::replace(&mut self.recent[slot], value);
+        if self.seen >= KEPT {
+            self.seen += 1;
+            self.replace(old, value);
+            return;
         }
-        let place = self.sorted[..len].partition_point(|&kept| kept < value);
-        self.sorted.copy_within(place..len, place + 1);
+        let place = self.sorted[..self.seen].partition_point(|&kept| kept < value);
+        self.sorted.copy_within(place..self.seen, place + 1);
         self.sorted[place] = value;
-        self.recent[slot] = value;
         self.seen += 1;
+        // Kept, as rounding up is a call of a function where the processor is an old one.
+        let rank = (self.seen as f64 * self.share).ceil() as usize;
+        self.rank = rank.clamp(1, self.seen) - 1;
+    }
+
+    /// Moves what is between the two.
+    fn replace(&mut self, old: u32, value: u32) {
+        if old == value {
+            return;
+        }
+        let gone = self.sorted.partition_point(|&kept| kept < old);
+        let place = self.sorted.partition_point(|&kept| kept < value);
+        if gone < place {
+            self.sorted.copy_within(gone + 1..place, gone);
+            self.sorted[place - 1] = value;
+        } else {
+            self.sorted.copy_within(place..gone, place + 1);
+            self.sorted[place] = value;
+        }
     }
 
     /// The smallest value that at least the share of all is not above. Zero if there are none.
     #[inline]
     pub(super) fn value(&self) -> u32 {
-        let len = self.seen.min(KEPT);
-        let rank = (len as f64 * self.share).ceil() as usize;
-        self.sorted[rank.clamp(1, len.max(1)) - 1]
+        self.sorted[self.rank]
     }
 }
 

@@ -168,16 +168,18 @@ fn rates_that_are_no_whole_numbers_are_kept_in_the_mean() {
 fn the_reuse_budget_is_that_of_the_paper_in_the_mean() {
     // 2 / ((1 − 16/100)·3 − 1) = 1.3158.
     let mut rng = SplitMix64::new(1);
-    let total: u32 = (0..100_000).map(|_| RULES.uses(100, rng.next_f64())).sum();
+    let total: u32 = (0..100_000)
+        .map(|_| RULES.budget(100).uses(rng.next_f64()))
+        .sum();
     let mean = f64::from(total) / 100_000.0;
     assert!((mean - 2.0 / 1.52).abs() < 0.01, "{mean}");
-    assert_eq!(RULES.uses(1_000_000, 0.99), 1);
+    assert_eq!(RULES.budget(1_000_000).uses(0.99), 1);
 }
 
 #[test]
 fn with_few_endpoints_a_probe_is_used_until_it_is_old() {
     for endpoints in [1, 16, 24] {
-        assert_eq!(RULES.uses(endpoints, 0.0), ENDLESS, "{endpoints}");
+        assert_eq!(RULES.budget(endpoints).uses(0.0), ENDLESS, "{endpoints}");
     }
     let now = Instant::now();
     let mut probes = Probes::new(RULES);
