@@ -224,7 +224,7 @@ where
                     Poll::Pending => break None,
                 },
                 StateProj::Calling { call } => {
-                    break poll_call(call, this.over, *this.protocol, &mut polled, cx).err();
+                    break poll_call(call, this.over, &mut polled, cx).err();
                 }
                 StateProj::Refused { status } => break Some(*status),
             }
@@ -235,6 +235,9 @@ where
                 polled = Poll::Ready(Ok(substitute(status, *this.protocol, over)));
             }
         }
+        if let (Protocol::Http2, Poll::Ready(Ok(response))) = (*this.protocol, &mut polled) {
+            date::stamp(response.headers_mut());
+        }
         polled
     }
 }
@@ -244,7 +247,6 @@ where
 fn poll_call<F, B, E>(
     call: Pin<&mut F>,
     over: &mut Option<Over>,
-    protocol: Protocol,
     polled: &mut Poll<Result<Response<Outgoing<B>>, E>>,
     cx: &mut Context<'_>,
 ) -> Result<(), StatusCode>
@@ -258,11 +260,7 @@ where
             let Some(over) = over.take() else {
                 return Ok(()); // It has been answered.
             };
-            let mut response = response.map(|body| Outgoing::new(Some(body), over));
-            if protocol == Protocol::Http2 {
-                date::stamp(response.headers_mut());
-            }
-            *polled = Poll::Ready(Ok(response));
+            *polled = Poll::Ready(Ok(response.map(|body| Outgoing::new(Some(body), over))));
             Ok(())
         }
         Poll::Ready(Err(error)) => Err(failed(error)),
@@ -351,12 +349,9 @@ fn substitute<B: Body>(
 ) -> Response<Outgoing<B>> {
     let mut response = Response::new(Outgoing::new(None, over));
     *response.status_mut() = status;
-    match protocol {
-        Protocol::Http1 => {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
-        Protocol::Http2 => date::stamp(response.headers_mut()),
+    if protocol == Protocol::Http1 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
     }
     response
 }

@@ -222,6 +222,8 @@ impl Body {
             Kind::Empty | Kind::TooLarge { .. } => return,
             Kind::Full(_) => {}
             #[cfg(feature = "server")]
+            Kind::Incoming { inner, .. } if http_body::Body::is_end_stream(inner) => return,
+            #[cfg(feature = "server")]
             Kind::Incoming { bound, .. } => *bound = Bound { limit, left: limit },
             Kind::Boxed { bound, .. } => *bound = Bound { limit, left: limit },
         }

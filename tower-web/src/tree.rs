@@ -162,7 +162,11 @@ impl<V> Tree<V> {
 
         let literal = match &*node.literals {
             [] => None,
-            [(text, child)] => (**text == *segment).then_some(*child),
+            // A look at each costs less than a search, where they are few.
+            few if few.len() <= 8 => few
+                .iter()
+                .find(|(text, _)| **text == *segment)
+                .map(|(_, child)| *child),
             many => many
                 .binary_search_by(|(text, _)| by_length(text, segment))
                 .ok()
