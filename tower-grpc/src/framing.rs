@@ -82,6 +82,25 @@ impl Chunks {
         }
     }
 
+    /// Takes a prefix, of which all is there.
+    #[inline]
+    fn take_prefix(&mut self) -> [u8; PREFIX] {
+        match self.front.first_chunk() {
+            // Nearly always it is in one chunk, and what follows it, too.
+            Some(prefix) if self.front.len() > PREFIX => {
+                let prefix = *prefix;
+                self.front.advance(PREFIX);
+                self.len -= PREFIX;
+                prefix
+            }
+            _ => {
+                let mut prefix = [0; PREFIX];
+                MessageBuf::new(self, PREFIX).copy_to_slice(&mut prefix);
+                prefix
+            }
+        }
+    }
+
     /// Takes `count` bytes out as they are, if they are in one chunk; else copies them.
     fn take(&mut self, count: usize) -> Bytes {
         if count <= self.front.len() {
@@ -220,6 +239,7 @@ impl Deframer {
     }
 
     /// The next message, if all of it is there.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(Head, &mut Chunks)>, Status> {
         let head = match self.head {
             Some(head) => head,
@@ -238,8 +258,8 @@ impl Deframer {
     }
 
     fn read_prefix(&mut self) -> Result<Head, Status> {
-        let mut prefix = MessageBuf::new(&mut self.chunks, PREFIX);
-        let compressed = match prefix.get_u8() {
+        let [flag, len @ ..] = self.chunks.take_prefix();
+        let compressed = match flag {
             0 => false,
             1 => true,
             flag => {
@@ -248,7 +268,7 @@ impl Deframer {
                 )));
             }
         };
-        let len = prefix.get_u32() as usize;
+        let len = u32::from_be_bytes(len) as usize;
         if len > self.max {
             return Err(too_large(len, self.max));
         }

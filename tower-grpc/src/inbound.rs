@@ -56,6 +56,8 @@ where
     B::Error: Into<BoxError>,
 {
     /// The next message; `None` after the last.
+    // Inline, as each call that isn't costs a move of the message.
+    #[inline]
     pub(crate) fn poll_message<T, C: Decode<T>>(
         self: Pin<&mut Self>,
         codec: &mut C,

@@ -226,8 +226,16 @@ where
         });
     }
 
+    #[inline]
+    fn poll_head(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.stage {
+            Stage::Waiting { .. } => self.poll_waiting(cx),
+            Stage::Receiving { .. } | Stage::Ended => Poll::Ready(()),
+        }
+    }
+
     // Waiting -> Receiving, Ended.
-    fn poll_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_waiting(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.as_mut().project();
         let StageProj::Waiting { response } = this.stage.as_mut().project() else {
             return Poll::Ready(());
@@ -258,7 +266,11 @@ where
     }
 
     // Receiving -> Ended.
-    fn poll_next<T>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>>
+    #[inline]
+    fn poll_next<T>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<T, Status>>>
     where
         C: Decode<T>,
     {
@@ -274,7 +286,7 @@ where
         match next {
             Ok(Some(message)) => {
                 *this.was_compressed = messages.was_compressed();
-                return Poll::Ready(Some(message));
+                return Poll::Ready(Some(Ok(message)));
             }
             Ok(None) => match read_end(messages.as_mut().take_trailers()) {
                 Ok(trailers) => {
@@ -304,9 +316,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<T, Status>>> {
         ready!(self.as_mut().poll_head(cx));
-        match ready!(self.as_mut().poll_next(cx)) {
-            Some(message) => Poll::Ready(Some(Ok(message))),
-            None => Poll::Ready(self.project().failure.take().map(Err)),
+        match self.as_mut().poll_next(cx) {
+            Poll::Ready(None) => Poll::Ready(self.project().failure.take().map(Err)),
+            next => next,
         }
     }
 
