@@ -1,4 +1,4 @@
-//! What a gRPC call costs: ours beside tonic, and beside the `h2` crate by hand.
+//! What a gRPC call costs: ours beside tonic, volo-grpc and connectrpc, and beside the `h2` crate by hand.
 //!
 //! ```text
 //! cargo run --release             # the table, some minutes; wants valgrind and strace
@@ -7,15 +7,14 @@
 //!
 //! Each figure is of a process of its own that does one thing, with `--one`; see [`one`].
 
-use std::io::Read;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
-
 use crate::peers::{Load, raw, tonic, tower};
+use crate::process::{runtime, until_input_ends};
 
+mod load;
 mod peers;
+mod process;
 mod table;
 
 fn main() {
@@ -37,16 +36,13 @@ fn one(arguments: &[&str]) {
         ["server", peer] => server(peer),
         ["client", peer, port, load, count] => {
             let (port, load) = (port.parse().unwrap(), Load::parse(load, count));
-            runtime().block_on(async {
+            process::call(async {
                 match peer {
                     "raw" => raw::call(port, load).await,
                     "tonic" => tonic::call(port, load).await,
                     _ => tower::call(port, load).await,
                 }
             });
-            println!("done");
-            // Who started it looks first how much time it took of the processor.
-            until_input_ends();
         }
         ["idle", port, count] => runtime().block_on(async {
             let idle = raw::idle(port.parse().unwrap(), count.parse().unwrap()).await;
@@ -59,26 +55,10 @@ fn one(arguments: &[&str]) {
     }
 }
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
 fn server(peer: &str) {
-    std::thread::spawn(|| {
-        until_input_ends();
-        std::process::exit(0);
+    process::serve(async |listener| match peer {
+        "raw" => raw::serve(listener).await,
+        "tonic" => tonic::serve(listener).await,
+        _ => tower::serve(listener).await,
     });
-    runtime().block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        println!("{}", listener.local_addr().unwrap().port());
-        match peer {
-            "raw" => raw::serve(listener).await,
-            "tonic" => tonic::serve(listener).await,
-            _ => tower::serve(listener).await,
-        }
-    });
-}
-
-fn until_input_ends() {
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }

@@ -1,9 +1,14 @@
 //! Runs the processes, and prints what they cost.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-const PEERS: [&str; 3] = ["raw", "tonic", "tower"];
+const PEERS: [&str; 5] = ["raw", "tonic", "volo", "connectrpc", "tower"];
+
+/// Those that have a program of their own: what they depend on has `tracing` log, say, which would cost the others a tenth
+/// of their instructions.
+const APART: [&str; 2] = ["volo", "connectrpc"];
 
 /// What is measured, how it reads, and how ours is to stand to tonic and to h2 by hand.
 struct Row {
@@ -80,20 +85,53 @@ const ROWS: [Row; 11] = [
 
 /// Prints the rows that have `word` in their name.
 pub fn print(word: &str) {
-    println!("| measure | h2 by hand | tonic | ours | ours / h2 | ours / tonic | must be |");
-    println!("|---|---|---|---|---|---|---|");
+    APART.map(build);
+    println!(
+        "| measure | h2 by hand | tonic | volo-grpc | connectrpc | ours | ours / h2 | ours / tonic | must be |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     for row in ROWS.iter().filter(|row| row.name.contains(word)) {
-        let [raw, tonic, ours] = PEERS.map(row.measure);
+        let [raw, tonic, volo, connectrpc, ours] = PEERS.map(row.measure);
         println!(
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             row.name,
             figure(raw),
             figure(tonic),
+            figure(volo),
+            figure(connectrpc),
             figure(ours),
             ratio(ours, raw),
             ratio(ours, tonic),
             row.goals
         );
+    }
+}
+
+/// Builds the program of a peer beside this one.
+fn build(peer: &str) {
+    let manifest = format!("{}/{peer}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::current_exe().unwrap();
+    let target = target.ancestors().nth(2).unwrap();
+    let built = Command::new("cargo")
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "--manifest-path",
+            &manifest,
+            "--target-dir",
+        ])
+        .arg(target)
+        .status();
+    assert!(built.unwrap().success(), "{peer} can't be built");
+}
+
+/// The program that a peer is in; the others are in this one.
+fn program(peer: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    match APART.contains(&peer) {
+        true => this.with_file_name(format!("bench-grpc-{peer}")),
+        false => this,
     }
 }
 
@@ -131,7 +169,7 @@ struct One {
 
 impl One {
     fn start(around: &[String], arguments: &[&str]) -> Self {
-        let program = std::env::current_exe().unwrap();
+        let program = program(arguments[1]);
         let mut command = match around {
             [] => Command::new(program),
             [tool, options @ ..] => {
