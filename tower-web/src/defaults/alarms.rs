@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 /// How many lists there are. Threads that have one each don't wait for each other.
 const SHARDS: usize = 16;
@@ -156,10 +156,8 @@ impl Alarms {
 /// The keeper of a list.
 async fn watch(mut guard: Guard, changed: Arc<Notify>) {
     while let Some(until) = guard.look() {
-        tokio::select! {
-            () = sleep_until(until) => {}
-            () = changed.notified() => {}
-        }
+        // Either is a reason to look.
+        let _ = timeout_at(until, changed.notified()).await;
     }
     guard.is_done = true;
 }
