@@ -14,15 +14,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_core::Stream;
-use futures_util::future::{AbortHandle, Abortable};
+use futures_util::future::Abortable;
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_close::Signal;
 use tower_discover::{Change, Discover};
 use tower_make::MakeService;
-use tower_rng::{Rng, SplitMix64};
+use tower_rng::SplitMix64;
 use tower_service::Service;
 
 use super::alarms::{AlarmId, Alarms};
@@ -36,6 +35,7 @@ use super::roster::Roster;
 use super::shared::Shared;
 use super::shortage::{Census, Reason};
 
+mod connections;
 mod health;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -290,130 +290,6 @@ where
         if let Some(predecessor) = predecessor {
             self.drain(predecessor);
         }
-        self.weigh_panic();
-    }
-
-    // Connections.
-
-    /// Starts what may be started, and takes in what is done.
-    fn connect(&mut self, cx: &mut Context<'_>) {
-        loop {
-            self.start_attempts(cx);
-            match Pin::new(&mut self.connecting).poll_next(cx) {
-                Poll::Ready(Some(Some((index, number, result)))) => {
-                    self.connected(index, number, result);
-                }
-                // It was given up.
-                Poll::Ready(Some(None)) => {}
-                Poll::Ready(None) | Poll::Pending => return,
-            }
-        }
-    }
-
-    fn start_attempts(&mut self, cx: &mut Context<'_>) {
-        while self.connecting.len() < self.settings.max_connecting {
-            let Some(&(index, number)) = self.turns.front() else {
-                return;
-            };
-            let is_due = |entry: &&mut Entry<_, _, _>| {
-                entry.number == number
-                    && entry.draining == Draining::No
-                    && entry.link.phase() == Phase::Queued
-            };
-            if self.entry(index).filter(is_due).is_none() {
-                self.turns.pop_front();
-                continue;
-            }
-            let made = match self.make.poll_ready(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(())) => Ok(()),
-                Poll::Ready(Err(error)) => Err(error.into()),
-            };
-            self.turns.pop_front();
-            match made {
-                Ok(()) => self.attempt(index),
-                Err(error) => self.fault(index, error.to_string().into()),
-            }
-        }
-    }
-
-    fn attempt(&mut self, index: u32) {
-        let Some(entry) = self.entry(index) else {
-            return;
-        };
-        entry.link.connect();
-        let number = entry.number;
-        let target = entry.target.clone();
-        let (abort, registration) = AbortHandle::new_pair();
-        entry.attempt = Some(abort);
-        let future = self.make.make_service(target);
-        self.connecting.push(Attempt {
-            index,
-            number,
-            future: Abortable::new(future, registration),
-        });
-        self.set_entry_alarm(index, self.settings.connect_timeout);
-        self.show(index);
-    }
-
-    fn connected(&mut self, index: u32, number: u64, result: Result<S, M::MakeError>) {
-        let Some(entry) = self.entry(index).filter(|entry| entry.number == number) else {
-            return;
-        };
-        entry.attempt = None;
-        match result {
-            Ok(mut service) => {
-                if let Some(endpoint) = self.shared.endpoint(index) {
-                    (self.gauges.attach)(&endpoint.member.gauge, &mut service);
-                }
-                if let Some(entry) = self.entry(index) {
-                    entry.arrival = Some(service);
-                }
-                self.settle(index);
-            }
-            Err(error) => {
-                let error: BoxError = error.into();
-                self.fault(index, error.to_string().into());
-            }
-        }
-    }
-
-    /// A connection couldn't be made, or is lost.
-    fn fault(&mut self, index: u32, failure: Arc<str>) {
-        let (now, random) = (self.now, self.rng.next_f64());
-        let backoff = self.settings.backoff;
-        tracing::debug!(%failure, "endpoint failed");
-        self.shared.metrics.failed();
-        self.roster.failed(failure);
-        self.shared.make_unready(index);
-        self.clear_alarm(index);
-        self.ramping.remove(&index);
-        let Some(entry) = self.entry(index) else {
-            return;
-        };
-        if let Some(attempt) = entry.attempt.take() {
-            attempt.abort();
-        }
-        entry.arrival = None;
-        self.detach(index);
-        let Some(entry) = self.entry(index) else {
-            return;
-        };
-        if entry.draining == Draining::No {
-            entry.link.fault(now, &backoff, random);
-            let number = entry.number;
-            match entry.link.phase() {
-                Phase::Queued => self.turns.push_back((index, number)),
-                Phase::Down { until } => {
-                    self.set_entry_alarm(index, until.duration_since(now));
-                }
-                Phase::Idle => {
-                    self.idle.insert(index);
-                }
-                Phase::Connecting | Phase::Up { .. } => {}
-            }
-        }
-        self.show(index);
         self.weigh_panic();
     }
 
