@@ -41,7 +41,7 @@ mod quantile;
 ///
 /// # What it costs
 ///
-/// A pick takes some 100 ns: a clock read, and a short lock for each of the pick and the answers. The probes
+/// A pick takes some 100 ns: a clock read and a short lock; and each answer that comes in as much again. The probes
 /// are traffic: three small requests for each request, unless
 /// [`with_probes_per_request`](Self::with_probes_per_request) says less.
 ///
