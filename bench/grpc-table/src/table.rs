@@ -6,8 +6,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 const PEERS: [&str; 5] = ["raw", "tonic", "volo", "connectrpc", "tower"];
 
-/// Those that have a program of their own: what they depend on has `tracing` log, say, which would cost the others a tenth
-/// of their instructions.
+/// Those that have a program of their own: what they depend on changes the features of what the others share, as volo has
+/// `tracing` log.
 const APART: [&str; 2] = ["volo", "connectrpc"];
 
 /// What is measured, how it reads, and how ours is to stand to tonic and to h2 by hand.
