@@ -103,8 +103,16 @@ impl<T: Message + Default> Decode<T> for Prost {
         if !buf.has_remaining() {
             return Ok(T::default());
         }
-        T::decode(buf).map_err(|error| {
-            Status::internal(format!("the message can't be decoded: {error}")).with_source(error)
-        })
+        // As `T::decode`, which moves the message once more.
+        let mut message = T::default();
+        match message.merge(buf) {
+            Ok(()) => Ok(message),
+            Err(error) => Err(undecodable(error)),
+        }
     }
+}
+
+#[cold]
+fn undecodable(error: prost::DecodeError) -> Status {
+    Status::internal(format!("the message can't be decoded: {error}")).with_source(error)
 }
