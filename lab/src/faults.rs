@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tower_balance::pool::Pool;
+use tower_balance::pool::{Ejection, Pool};
 use tower_classify::EveryErrorIsRetryable;
 use tower_discover::Change;
 use tower_layer::Layer;
@@ -102,6 +102,10 @@ fn run(p: &Faults, name: &str, harm: Harm, seed: u64) -> Outcome {
         };
         let mut pool = Pool::builder(found, connect)
             .with_gauge(Outcomes::new())
+            // What the timeout of a try gives up was the endpoint's fault. Timers are good to a millisecond.
+            .with_ejection(
+                Ejection::default().with_given_up_after(duration(millis(p.try_timeout_ms - 1.0))),
+            )
             .with_seed(seed);
         if harm == Harm::SlowToStart {
             pool = pool.with_slow_start(duration(seconds(p.slow_start_s)));

@@ -4,11 +4,8 @@
 //! smaller while it still does, so that what is printed is a seed and little else.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::runtime::Handle;
 use tower_balance::pool::{Ejection, Pool};
@@ -21,17 +18,19 @@ use tower_limit::concurrency::ConcurrencyLimit;
 use tower_load::outcome::Outcomes;
 use tower_retry::RetryLayer;
 use tower_retry::backoff::ExponentialBackoffMaker;
-use tower_retry::budget::{Budget, TpsBudget};
 use tower_retry::standard::StandardPolicy;
 use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 use tower_timeout::TimeoutLayer;
 
+use self::invariants::{Census, Counted, Counting, Counts};
 use crate::chance::{Poisson, Shared, stream, truncated_normal};
 use crate::machine::{Connect, Health, Machine};
 use crate::pooled::{discovery, oneshot};
 use crate::server::Work;
 use crate::world::{MILLI, Nanos, SECOND, World, duration};
+
+mod invariants;
 
 /// Requests come until then.
 const BUSY: Nanos = 4 * SECOND;
@@ -83,42 +82,6 @@ struct Fault {
 pub(crate) struct Broken {
     pub(crate) what: String,
     pub(crate) scenario: Scenario,
-}
-
-/// What is counted while a scenario runs.
-#[derive(Debug, Default)]
-struct Counts {
-    began: AtomicU64,
-    ended: AtomicU64,
-    tries: AtomicU64,
-    in_flight: AtomicUsize,
-    most_in_flight: AtomicUsize,
-    /// The endpoints that were ejected above what is allowed, at most.
-    ejected_above: AtomicUsize,
-    known: AtomicUsize,
-    usable: AtomicUsize,
-    tasks_left: AtomicUsize,
-    connections_left: AtomicUsize,
-}
-
-/// Counts what a budget grants.
-#[derive(Debug)]
-struct Counting {
-    budget: TpsBudget,
-    deposits: AtomicU64,
-    granted: AtomicU64,
-}
-
-/// Counts the tries that are in flight.
-#[derive(Clone)]
-struct Counted<S> {
-    inner: S,
-    counts: Arc<Counts>,
-}
-
-struct CountedFuture<F> {
-    inner: Pin<Box<F>>,
-    counts: Arc<Counts>,
 }
 
 #[derive(Clone, Debug)]
@@ -246,13 +209,7 @@ impl Scenario {
     /// Runs it, and says which invariant is broken, if one is.
     pub(crate) fn run(&self) -> Result<u64, String> {
         let counts = Arc::new(Counts::default());
-        let budgets = [RATIO, RATIO].map(|ratio| {
-            Arc::new(Counting {
-                budget: TpsBudget::new(duration(SECOND), RESERVE_PER_S, ratio),
-                deposits: AtomicU64::new(0),
-                granted: AtomicU64::new(0),
-            })
-        });
+        let budgets = [(); 2].map(|()| Arc::new(Counting::new()));
         let ((), world) = World::run(DROPPED + 2 * SECOND, |world| {
             self.start(world, &counts, &budgets)
         });
@@ -406,125 +363,6 @@ impl Scenario {
             counts.connections_left.store(left, Relaxed);
         });
     }
-
-    fn check(&self, counts: &Counts, [retries, hedges]: &[Arc<Counting>; 2]) -> Result<(), String> {
-        let get = |count: &AtomicU64| count.load(Relaxed);
-        let require = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
-        let (began, ended) = (get(&counts.began), get(&counts.ended));
-        require(
-            began == ended,
-            format!("{began} requests began and {ended} ended"),
-        )?;
-        let most = counts.most_in_flight.load(Relaxed);
-        require(
-            most <= self.limit,
-            format!("{most} in flight at a limit of {}", self.limit),
-        )?;
-        let (tries, granted) = (
-            get(&counts.tries),
-            get(&retries.granted) + get(&hedges.granted),
-        );
-        require(
-            tries <= began + granted,
-            format!("{tries} tries of {began} requests with {granted} granted"),
-        )?;
-        for (name, budget) in [("retries", retries), ("hedges", hedges)] {
-            // The reserve of each second, and what the successes earned.
-            let seconds = (DROPPED / SECOND + 1) as f64;
-            let most = seconds * f64::from(RESERVE_PER_S)
-                + f64::from(RATIO) * get(&budget.deposits) as f64;
-            let granted = get(&budget.granted);
-            require(
-                granted as f64 <= most,
-                format!("{granted} {name}, and {most} allowed"),
-            )?;
-        }
-        let above = counts.ejected_above.load(Relaxed);
-        require(above == 0, format!("{above} more ejected than allowed"))?;
-        let (known, usable) = (counts.known.load(Relaxed), counts.usable.load(Relaxed));
-        let endpoints = self.endpoints;
-        require(
-            known == endpoints,
-            format!("{known} of {endpoints} endpoints known in the end"),
-        )?;
-        require(
-            usable == endpoints,
-            format!("{usable} of {endpoints} endpoints connected in the end"),
-        )?;
-        let left = counts.tasks_left.load(Relaxed);
-        require(left == 0, format!("{left} tasks left after their owners"))?;
-        let left = counts.connections_left.load(Relaxed);
-        require(left == 0, format!("{left} connections left after the pool"))
-    }
-}
-
-/// What is watched of a pool: how many endpoints are known, connected, and ejected.
-trait Census {
-    fn census(&self) -> (usize, usize, usize);
-}
-
-impl<K, S, P, G, C> Census for Pool<K, S, P, G, C>
-where
-    G: tower_balance::pool::Gauge,
-{
-    fn census(&self) -> (usize, usize, usize) {
-        let census = Self::census(self);
-        (
-            census.known(),
-            census.ready + census.ejected,
-            census.ejected,
-        )
-    }
-}
-
-impl Budget for Counting {
-    fn deposit(&self) {
-        self.deposits.fetch_add(1, Relaxed);
-        self.budget.deposit();
-    }
-
-    fn withdraw(&self) -> bool {
-        let granted = self.budget.withdraw();
-        self.granted.fetch_add(u64::from(granted), Relaxed);
-        granted
-    }
-}
-
-impl<S> Service<Work> for Counted<S>
-where
-    S: Service<Work>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = CountedFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, work: Work) -> Self::Future {
-        self.counts.tries.fetch_add(1, Relaxed);
-        let in_flight = self.counts.in_flight.fetch_add(1, Relaxed) + 1;
-        self.counts.most_in_flight.fetch_max(in_flight, Relaxed);
-        CountedFuture {
-            inner: Box::pin(self.inner.call(work)),
-            counts: Arc::clone(&self.counts),
-        }
-    }
-}
-
-impl<F: Future> Future for CountedFuture<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.inner.as_mut().poll(cx)
-    }
-}
-
-impl<F> Drop for CountedFuture<F> {
-    fn drop(&mut self) {
-        self.counts.in_flight.fetch_sub(1, Relaxed);
-    }
 }
 
 impl fmt::Display for Broken {
@@ -546,45 +384,6 @@ mod tests {
         if let Err(broken) = search(1..=200) {
             panic!("{broken}");
         }
-    }
-
-    #[test]
-    fn each_invariant_is_told_when_it_is_broken() {
-        let scenario = Scenario::of(1);
-        let budgets = || {
-            [(); 2].map(|()| {
-                Arc::new(Counting {
-                    budget: TpsBudget::default(),
-                    deposits: AtomicU64::new(0),
-                    granted: AtomicU64::new(0),
-                })
-            })
-        };
-        let well = || {
-            let counts = Counts::default();
-            counts.known.store(scenario.endpoints, Relaxed);
-            counts.usable.store(scenario.endpoints, Relaxed);
-            counts
-        };
-        assert_eq!(scenario.check(&well(), &budgets()), Ok(()));
-        let breaks: [fn(&Counts); 8] = [
-            |counts| counts.began.store(1, Relaxed),
-            |counts| counts.tries.store(1, Relaxed),
-            |counts| counts.most_in_flight.store(1000, Relaxed),
-            |counts| counts.ejected_above.store(1, Relaxed),
-            |counts| counts.known.store(0, Relaxed),
-            |counts| counts.usable.store(0, Relaxed),
-            |counts| counts.tasks_left.store(1, Relaxed),
-            |counts| counts.connections_left.store(1, Relaxed),
-        ];
-        for (index, r#break) in breaks.iter().enumerate() {
-            let counts = well();
-            r#break(&counts);
-            assert!(scenario.check(&counts, &budgets()).is_err(), "{index}");
-        }
-        let overspent = budgets();
-        overspent[0].granted.store(10_000, Relaxed);
-        assert!(scenario.check(&well(), &overspent).is_err());
     }
 
     #[test]
