@@ -41,7 +41,7 @@ fn try_expand(name: &str, arguments: TokenStream, item: TokenStream) -> syn::Res
     let routes = attributes
         .methods
         .iter()
-        .map(|method| Route::new("", method, &attributes, &function.sig))
+        .map(|method| Route::new("", method, &attributes, &function.sig, &[]))
         .collect::<syn::Result<Vec<_>>>()?;
     Ok(expand_function(&function, &attributes, &routes))
 }

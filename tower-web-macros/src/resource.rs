@@ -158,6 +158,11 @@ fn expand_methods(
     errors: &mut Option<Error>,
 ) -> (Vec<TokenStream>, Vec<TokenStream>) {
     let owner = item.self_ty.to_token_stream().to_string().replace(' ', "");
+    let parameters: Vec<_> = item
+        .generics
+        .type_params()
+        .map(|parameter| parameter.ident.clone())
+        .collect();
     let mut registrations = Vec::new();
     let mut builders = Vec::new();
     let mut taken: BTreeMap<(String, String), (String, bool)> = BTreeMap::new();
@@ -167,7 +172,13 @@ fn expand_methods(
         };
         let mut built = false;
         for own in &method.attributes.methods {
-            let route = match Route::new(&prefix.path, own, &method.attributes, &function.sig) {
+            let route = match Route::new(
+                &prefix.path,
+                own,
+                &method.attributes,
+                &function.sig,
+                &parameters,
+            ) {
                 Ok(route) => route,
                 Err(error) => {
                     add(errors, error);

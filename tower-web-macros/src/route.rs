@@ -1,7 +1,7 @@
 //! A function or method that is a route, and the code that calls it.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
     Attribute, Error, Expr, FnArg, Ident, LitStr, Meta, Pat, ReturnType, Signature, Type,
@@ -117,6 +117,8 @@ pub(crate) struct Route<'a> {
     /// The token to which a complaint about the path points.
     pub(crate) path_span: Span,
     arguments: Vec<Argument<'a>>,
+    /// The type parameters of the `impl` that it stands in.
+    parameters: &'a [Ident],
 }
 
 enum Argument<'a> {
@@ -140,6 +142,7 @@ impl<'a> Route<'a> {
         method: &'a Method,
         attributes: &'a Attributes,
         signature: &'a Signature,
+        parameters: &'a [Ident],
     ) -> syn::Result<Self> {
         let (path, path_span) = match &method.path {
             Some(path) => {
@@ -160,6 +163,7 @@ impl<'a> Route<'a> {
             pattern,
             path_span,
             arguments,
+            parameters,
         };
         route.check_captures()?;
         Ok(route)
@@ -249,12 +253,18 @@ impl<'a> Route<'a> {
         let asserted = self
             .extracted()
             .map(|ty| quote_spanned!(here(ty)=> ::tower_web::handler::extractor::<#ty>();));
+        // Whether a type parameter has rules, only its bounds tell.
+        let checked = self
+            .extracted()
+            .filter(|ty| cfg!(feature = "validate") && mentions(ty, self.parameters))
+            .map(|ty| quote_spanned!(here(ty)=> ::tower_web::validate::checked::<#ty>();));
         let asked = self.extracted();
         Some(quote! {
             .ask(|__requirements| {
                 #[allow(unused_imports)]
                 use ::tower_web::handler::AskNothing as _;
                 #(#asserted)*
+                #(#checked)*
                 #(::tower_web::handler::Ask::<#asked>::new().require(__requirements);)*
             })
         })
@@ -375,11 +385,15 @@ impl<'a> Route<'a> {
             None => call,
         };
         let respond = respond(&self.signature.output, &call);
-        let import = self.extracted().next().map(|_| {
-            quote! {
+        let import = self.extracted().next().map(|_| match VALIDATED {
+            true => quote! {
+                #[allow(unused_imports)]
+                use ::tower_web::validate::{AskNobody as _, AskUnchecked as _};
+            },
+            false => quote! {
                 #[allow(unused_imports)]
                 use ::tower_web::handler::AskNothing as _;
-            }
+            },
         });
         quote! {
             #import
@@ -413,12 +427,8 @@ impl<'a> Route<'a> {
                 };
                 or_refuse(&name, &read)
             }
-            Argument::Extracted { ty } if several => {
-                or_refuse(&name, &ask(ty, &quote!(early(&mut __call))))
-            }
-            Argument::Extracted { ty } => {
-                or_refuse(&name, &ask(ty, &quote!(argument(&mut __call))))
-            }
+            Argument::Extracted { ty } if several => or_refuse(&name, &ask(ty, "early", &quote!())),
+            Argument::Extracted { ty } => or_refuse(&name, &ask(ty, "argument", &quote!())),
         }
     }
 
@@ -467,13 +477,32 @@ fn late(at: usize, argument: &Argument<'_>) -> TokenStream {
     let name = local(at);
     match argument {
         Argument::Capture { .. } => TokenStream::new(),
-        Argument::Extracted { ty } => or_refuse(&name, &ask(ty, &quote!(late(&mut __call, #name)))),
+        Argument::Extracted { ty } => or_refuse(&name, &ask(ty, "late", &quote!(, #name))),
     }
 }
 
 /// Calls a method of `Ask<T>`, which fails to compile nowhere: what is wrong with the type is said once, by the assertion.
-fn ask(ty: &Type, method: &TokenStream) -> TokenStream {
-    quote!(::tower_web::handler::Ask::<#ty>::new().#method.await)
+fn ask(ty: &Type, method: &str, further: &TokenStream) -> TokenStream {
+    let method = match VALIDATED {
+        true => format_ident!("checked_{method}", span = Span::call_site()),
+        false => Ident::new(method, Span::call_site()),
+    };
+    quote!(::tower_web::handler::Ask::<#ty>::new().#method(&mut __call #further).await)
+}
+
+/// Whether arguments are validated.
+const VALIDATED: bool = cfg!(feature = "validate");
+
+/// Whether a type has one of these names in it.
+fn mentions(ty: &Type, names: &[Ident]) -> bool {
+    fn any(tokens: TokenStream, names: &[Ident]) -> bool {
+        tokens.into_iter().any(|token| match token {
+            proc_macro2::TokenTree::Ident(ident) => names.contains(&ident),
+            proc_macro2::TokenTree::Group(group) => any(group.stream(), names),
+            _ => false,
+        })
+    }
+    any(ty.to_token_stream(), names)
 }
 
 fn or_refuse(name: &Ident, result: &TokenStream) -> TokenStream {

@@ -113,12 +113,7 @@ impl<T: DeserializeOwned + Send> Extract for Form<T> {
     type Rejection = Rejection;
 
     async fn extract(head: &mut RequestHead, body: Body) -> Result<Self, Rejection> {
-        if !is_form(&head.headers) {
-            return Err(Rejection::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the body must be a form, with `content-type: application/x-www-form-urlencoded`",
-            ));
-        }
+        check_type(&head.headers)?;
         let bytes = body.bytes().await?;
         match parse(&bytes) {
             Ok(value) => Ok(Self(value)),
@@ -136,6 +131,17 @@ impl<T: DeserializeOwned + Send> OptionalExtract for Form<T> {
     ) -> Result<Option<Self>, Rejection> {
         unless_absent(head, body).await
     }
+}
+
+/// Refuses a body that doesn't say that it is a form.
+pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Rejection> {
+    if is_form(headers) {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "the body must be a form, with `content-type: application/x-www-form-urlencoded`",
+    ))
 }
 
 /// Whether the content type is that of a form, whatever its parameters.

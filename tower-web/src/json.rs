@@ -56,12 +56,7 @@ impl<T: DeserializeOwned + Send> Extract for Json<T> {
     type Rejection = Rejection;
 
     async fn extract(head: &mut RequestHead, body: Body) -> Result<Self, Rejection> {
-        if !is_json(&head.headers) {
-            return Err(Rejection::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the body must be JSON, with `content-type: application/json`",
-            ));
-        }
+        check_type(&head.headers)?;
         let bytes = body.bytes().await?;
         parse(&bytes).map(Self)
     }
@@ -74,6 +69,17 @@ impl<T: DeserializeOwned + Send> OptionalExtract for Json<T> {
     ) -> Result<Option<Self>, Rejection> {
         unless_absent(head, body).await
     }
+}
+
+/// Refuses a body that doesn't say that it is JSON.
+pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Rejection> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "the body must be JSON, with `content-type: application/json`",
+    ))
 }
 
 /// Whether the content type is `application/json` or one that ends in `+json`, whatever its parameters.
@@ -99,7 +105,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         || (ends_with(b"+json") && essence.contains(&b'/'))
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(value),
         Err(error) => Err(refuse::<T>(bytes, &error)),

@@ -158,6 +158,8 @@ pub mod sse;
 pub mod streams;
 pub mod testing;
 mod tree;
+#[cfg(feature = "validate")]
+pub mod validate;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 

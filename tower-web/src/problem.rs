@@ -473,6 +473,8 @@ struct RejectionInner {
     status: StatusCode,
     detail: Cow<'static, str>,
     field: Option<(Location, Cow<'static, str>)>,
+    /// What else is wrong.
+    others: Vec<FieldError>,
     headers: HeaderMap,
     source: Option<BoxError>,
 }
@@ -485,10 +487,25 @@ impl Rejection {
                 status,
                 detail: detail.into(),
                 field: None,
+                others: Vec::new(),
                 headers: HeaderMap::new(),
                 source: None,
             }),
         }
+    }
+
+    /// With another field that is wrong, too, and what is wrong with it.
+    #[must_use]
+    pub fn and(
+        mut self,
+        location: Location,
+        name: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.inner
+            .others
+            .push(FieldError::new(location, name, detail));
+        self
     }
 
     /// About this field.
@@ -555,12 +572,14 @@ impl IntoProblem for Rejection {
         let mut problem = Problem::new(inner.status);
         problem.inner.headers = inner.headers;
         problem.inner.source = inner.source.map(Arc::from);
-        match inner.field {
+        let mut problem = match inner.field {
             Some((location, name)) => problem
                 .with_detail(format!("{location} `{name}`: {}", inner.detail))
                 .with_error(FieldError::new(location, name, inner.detail)),
             None => problem.with_detail(inner.detail),
-        }
+        };
+        problem.inner.errors.extend(inner.others);
+        problem
     }
 }
 

@@ -29,6 +29,8 @@ mod mistakes;
 mod multipart;
 mod once;
 mod routes;
+#[cfg(all(feature = "default", feature = "validate"))]
+mod rules;
 mod spans;
 #[cfg(feature = "default")]
 mod targets;

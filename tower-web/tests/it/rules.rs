@@ -1,0 +1,320 @@
+//! Rules of values, which no argument breaks.
+
+use std::collections::BTreeMap;
+
+use garde::Validate;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower_web::extract::{Extract, NoBody, RequestHead};
+use tower_web::prelude::*;
+use tower_web::validate::Unchecked;
+
+#[derive(Deserialize, Validate)]
+#[serde(rename_all = "camelCase")]
+struct NewUser {
+    #[garde(length(min = 1))]
+    first_name: String,
+    #[garde(range(max = 150))]
+    age_in_years: u8,
+    #[garde(inner(length(min = 3)))]
+    #[serde(default)]
+    nick_names: Vec<String>,
+    #[garde(dive)]
+    #[serde(default)]
+    home_addresses: Vec<Address>,
+    #[garde(dive)]
+    #[serde(default)]
+    pets_by_name: BTreeMap<String, Pet>,
+    #[garde(required, inner(length(min = 2)))]
+    #[serde(default)]
+    last_name: Option<String>,
+}
+
+#[derive(Deserialize, Validate)]
+#[serde(rename_all = "kebab-case")]
+struct Address {
+    #[garde(length(min = 5))]
+    zip_code: String,
+    #[garde(dive)]
+    lines: Vec<Line>,
+}
+
+#[derive(Deserialize, Validate)]
+struct Line {
+    #[garde(length(min = 1))]
+    #[serde(rename = "txt")]
+    content: String,
+}
+
+#[derive(Deserialize, Validate)]
+struct Pet {
+    #[garde(range(min = 1))]
+    #[serde(rename = "legCount")]
+    legs: u8,
+}
+
+fn valid() -> Value {
+    json!({"firstName": "Ann", "ageInYears": 36, "lastName": "Lee"})
+}
+
+#[post("/users")]
+async fn create(new: Json<NewUser>) -> String {
+    new.0.first_name
+}
+
+fn pointers(problem: &Value) -> Vec<String> {
+    let errors = problem["errors"].as_array().unwrap();
+    let named = |error: &Value| {
+        let name = error.get("pointer").or_else(|| error.get("name")).unwrap();
+        name.as_str().unwrap().to_owned()
+    };
+    errors.iter().map(named).collect()
+}
+
+async fn refused(app: App, path: &str, body: &Value) -> Vec<String> {
+    let response = app.test().post(path).json(body).await;
+    pointers(&response.assert_problem(422))
+}
+
+#[tokio::test]
+async fn what_keeps_the_rules_comes_through() {
+    let client = App::new().route(create).test();
+    let response = client.post("/users").json(&valid()).await;
+    response.assert_text("Ann");
+}
+
+#[tokio::test]
+async fn all_fields_that_break_rules_are_told_in_wire_names() {
+    let body = json!({
+        "firstName": "",
+        "ageInYears": 200,
+        "nickNames": ["anna", "a"],
+        "homeAddresses": [
+            {"zip-code": "12345", "lines": []},
+            {"zip-code": "1", "lines": [{"txt": "a"}, {"txt": ""}]},
+        ],
+        "petsByName": {"a/b": {"legCount": 0}},
+    });
+    let told = refused(App::new().route(create), "/users", &body).await;
+    let mut wanted = [
+        "#/firstName",
+        "#/ageInYears",
+        "#/nickNames/1",
+        "#/homeAddresses/1/zip-code",
+        "#/homeAddresses/1/lines/1/txt",
+        "#/petsByName/a~1b/legCount",
+        "#/lastName",
+    ];
+    let mut told: Vec<_> = told.iter().map(String::as_str).collect();
+    told.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(told, wanted);
+}
+
+#[derive(Deserialize, Validate)]
+struct Order {
+    #[garde(range(min = 1))]
+    #[serde(rename = "qty")]
+    amount: u32,
+    #[garde(length(min = 1))]
+    #[serde(rename = "sku")]
+    article: String,
+    #[garde(dive)]
+    #[serde(flatten)]
+    place: Place,
+    #[garde(dive)]
+    payment: Payment,
+}
+
+#[derive(Deserialize, Validate)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    #[garde(length(min = 2))]
+    country_code: String,
+}
+
+#[derive(Deserialize, Validate)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum Payment {
+    CreditCard {
+        #[garde(length(min = 4))]
+        card_number: String,
+    },
+    Cash,
+}
+
+#[post("/orders")]
+async fn order(_: Json<Order>) {}
+
+#[tokio::test]
+async fn renamed_and_flattened_fields_are_told_as_they_came() {
+    let body = json!({"qty": 0, "sku": "", "countryCode": "x", "payment": {"creditCard": {"cardNumber": "1"}}});
+    let told = refused(App::new().route(order), "/orders", &body).await;
+    // A flattened struct is validated after the fields around it.
+    assert_eq!(
+        told,
+        [
+            "#/qty",
+            "#/sku",
+            "#/payment/creditCard/cardNumber",
+            "#/countryCode"
+        ]
+    );
+}
+
+#[derive(Deserialize, Validate)]
+#[serde(rename_all = "camelCase")]
+struct Search {
+    #[garde(range(max = 100))]
+    page_size: u32,
+    #[garde(length(max = 2))]
+    #[serde(default)]
+    tag: Vec<String>,
+}
+
+#[get("/search")]
+async fn search(search: Query<Search>) -> String {
+    search.page_size.to_string()
+}
+
+#[get("/maybe")]
+async fn maybe(search: Option<Query<Search>>) -> String {
+    search.map_or(0, |search| search.page_size).to_string()
+}
+
+#[post("/form")]
+async fn form(form: Form<Search>, _method: tower_web::Method) -> String {
+    form.page_size.to_string()
+}
+
+#[tokio::test]
+async fn parameters_are_told_by_their_names() {
+    let client = App::new().route(search).route(maybe).route(form).test();
+    client.get("/search?pageSize=7").await.assert_text("7");
+    let response = client.get("/search?pageSize=700&tag=a&tag=b&tag=c").await;
+    let problem = response.assert_problem(422);
+    assert_eq!(pointers(&problem), ["pageSize", "tag"]);
+    assert_eq!(problem["errors"][0]["in"], "query");
+
+    client.get("/maybe").await.assert_text("0");
+    client.get("/maybe?pageSize=700").await.assert_problem(422);
+
+    let type_ = "application/x-www-form-urlencoded";
+    let send = |body: &'static str| {
+        client
+            .post("/form")
+            .header("content-type", type_)
+            .body(body)
+    };
+    send("pageSize=7").await.assert_text("7");
+    let problem = send("pageSize=700").await.assert_problem(422);
+    assert_eq!(pointers(&problem), ["pageSize"]);
+    assert_eq!(problem["errors"][0]["in"], "body");
+}
+
+#[derive(Deserialize)]
+struct Free {
+    name: String,
+}
+
+#[post("/free")]
+async fn free(free: Json<Free>) -> String {
+    free.0.name
+}
+
+struct Credentials;
+
+impl Extract for Credentials {
+    type Body = NoBody;
+    type Rejection = tower_web::Rejection;
+
+    async fn extract(_: &mut RequestHead, (): ()) -> Result<Self, Self::Rejection> {
+        Ok(Self)
+    }
+}
+
+#[post("/several")]
+async fn several(_first: Credentials, new: Json<NewUser>, free: Option<Bearer>) -> String {
+    format!("{} {}", new.0.first_name, free.is_some())
+}
+
+#[tokio::test]
+async fn types_without_rules_stay_as_they_are() {
+    let client = App::new().route(free).route(several).test();
+    let response = client.post("/free").json(&json!({"name": ""})).await;
+    response.assert_text("");
+    let response = client.post("/several").json(&valid()).await;
+    response.assert_text("Ann false");
+    let response = client
+        .post("/several")
+        .json(&json!({"firstName": "", "ageInYears": 1}));
+    response.await.assert_problem(422);
+}
+
+#[post("/handled")]
+async fn handled(new: Result<Json<NewUser>, tower_web::Rejection>) -> String {
+    match new {
+        Ok(new) => new.0.first_name,
+        Err(rejection) => format!("refused: {}", rejection.field().unwrap().1),
+    }
+}
+
+#[tokio::test]
+async fn a_handler_may_answer_itself_and_gets_no_value_that_breaks_rules() {
+    let client = App::new().route(handled).test();
+    let response = client
+        .post("/handled")
+        .json(&json!({"firstName": "", "ageInYears": 1, "lastName": "Lee"}))
+        .await;
+    response.assert_text("refused: /firstName");
+}
+
+struct Store<T>(std::marker::PhantomData<fn() -> T>);
+
+#[resource("/store")]
+impl<T> Store<T>
+where
+    T: serde::de::DeserializeOwned + Send + Validate<Context = ()> + 'static,
+{
+    #[post("/")]
+    async fn add(&self, _new: Json<T>) -> &'static str {
+        "added"
+    }
+
+    #[post("/unchecked")]
+    async fn add_unchecked(&self, _new: Unchecked<Json<T>>) -> &'static str {
+        "added"
+    }
+}
+
+#[tokio::test]
+async fn a_generic_resource_checks_rules_where_its_bounds_tell_of_them() {
+    let store = || Store::<NewUser>(std::marker::PhantomData);
+    let client = App::new().resource(store()).test();
+    client
+        .post("/store")
+        .json(&valid())
+        .await
+        .assert_text("added");
+    let broken = json!({"firstName": "", "ageInYears": 1});
+    client
+        .post("/store")
+        .json(&broken)
+        .await
+        .assert_problem(422);
+    let unchecked = client.post("/store/unchecked").json(&broken).await;
+    unchecked.assert_text("added");
+}
+
+#[tokio::test]
+async fn what_is_no_document_is_refused_as_ever() {
+    let client = App::new().route(create).test();
+    client.post("/users").body("{}").await.assert_problem(415);
+    let typed = || {
+        client
+            .post("/users")
+            .header("content-type", "application/json")
+    };
+    typed().body("{").await.assert_problem(400);
+    typed().body("{}").await.assert_problem(422);
+}
