@@ -8,7 +8,7 @@
 //! - `web serve PEER ADDRESS THREADS`: serves. What is measured.
 //!
 //! `ours` has what production needs and `bare` turns off. Allocations are counted by `web-allocations`, as an allocator
-//! that counts costs instructions.
+//! that counts costs instructions. With the feature `actix`, actix-web stands beside them.
 
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
@@ -17,6 +17,9 @@ use tower_hyper::Workers;
 use crate::counting::instructions_of;
 use crate::peers::{PEERS, Peer, axum_app, bare, bare_app, ours_app, runtime};
 
+#[cfg(feature = "actix")]
+#[path = "../web/actix.rs"]
+mod actix;
 #[path = "../web/counting.rs"]
 mod counting;
 #[path = "../web/loads.rs"]
@@ -30,6 +33,10 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (mode, rounds) = match arguments[..] {
+        #[cfg(feature = "actix")]
+        ["serve", "actix", address, threads] => {
+            return actix::serve(address, threads.parse().unwrap());
+        }
         ["serve", peer, address, threads] => {
             let threads = threads.parse().unwrap();
             return runtime(threads).block_on(serve(peer, address, threads));
@@ -58,8 +65,14 @@ async fn serve(peer: &str, address: &str, threads: usize) {
         }
         "app" => return ours_app().serve(address).await.unwrap(),
         // As `web-bench` does it.
-        "workers" | "bare-workers" => {
+        "workers" | "bare-workers" | "port-workers" => {
             let mut server = tower_hyper::Server::bind(address).await.unwrap();
+            if peer == "port-workers" {
+                drop(server);
+                let address = address.parse().unwrap();
+                let listener = tower_hyper::Tcp::bind_reusing_port(address).unwrap();
+                server = tower_hyper::Server::new(listener);
+            }
             let mut app = ours_app();
             if peer == "bare-workers" {
                 server = server.with_settings(bare());
@@ -93,14 +106,13 @@ const PATHS: [(&str, &str); 4] = [
 
 fn instructions(rounds: usize) {
     println!("instructions per request | {}", PEERS.join(" | "));
+    let least = |peer, path| {
+        let counts = (0..rounds).map(|_| instructions_of(peer, path));
+        // What disturbs only adds.
+        counts.min().unwrap()
+    };
     for (name, path) in PATHS {
-        // The least of the rounds: what disturbs only adds.
-        let row = PEERS.map(|peer| {
-            (0..rounds)
-                .map(|_| instructions_of(peer, path))
-                .min()
-                .unwrap()
-        });
+        let row = PEERS.map(|peer| least(peer, path));
         let counts = row.map(|count| count.to_string());
         println!("{name} | {}", counts.join(" | "));
         let [hyper, axum, bare, ours] = row.map(|count| count as f64);
@@ -111,5 +123,12 @@ fn instructions(rounds: usize) {
             ours / hyper,
             ours / axum,
         );
+        for peer in loads::OTHERS {
+            let count = least(peer, path);
+            println!(
+                "{name} | {peer}: {count} | bare: {:.2} x",
+                bare / count as f64
+            );
+        }
     }
 }

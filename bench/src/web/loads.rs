@@ -5,6 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::process::{CLOSED, KEPT, Server, exchange, median};
 
+/// Peers that there are only where they were asked for.
+pub const OTHERS: &[&str] = if cfg!(feature = "actix") {
+    &["actix"]
+} else {
+    &[]
+};
+
 /// What a load costs, one way or the other.
 #[derive(Default)]
 struct Samples {
@@ -64,7 +71,9 @@ fn interleave(peers: &[&str], threads: usize, rounds: usize, load: impl Fn(&Serv
 pub fn churn(rounds: usize) {
     const CLIENTS: u32 = 4;
     const EACH: u32 = 1000;
-    let peers = ["axum", "app", "workers", "bare-workers"];
+    // The last of ours has a socket with `SO_REUSEPORT` for each thread, where the others share one.
+    let peers = ["axum", "app", "workers", "bare-workers", "port-workers"];
+    let peers = [&peers, OTHERS].concat();
     interleave(&peers, 2, rounds, |server| {
         std::thread::scope(|scope| {
             for _ in 0..CLIENTS {
@@ -89,6 +98,7 @@ pub fn pipeline(rounds: usize) {
     const DEPTH: usize = 16;
     const BATCHES: usize = 500;
     let peers = ["hyper-flush", "hyper", "axum", "bare", "ours"];
+    let peers = [&peers, OTHERS].concat();
     interleave(&peers, 1, rounds, |server| {
         let mut streams: Vec<_> = (0..8).map(|_| server.connect()).collect();
         let length = streams.iter_mut().map(exchange).max().unwrap();
@@ -112,10 +122,10 @@ pub fn pipeline(rounds: usize) {
 
 /// What kept connections hold that have had one response each: between 1 000 and 4 000 of them.
 pub fn idle(rounds: usize) {
-    const PEERS: [&str; 4] = ["axum", "hyper", "bare", "ours"];
-    let mut samples = PEERS.map(|_| Vec::new());
+    let peers = [&["axum", "hyper", "bare", "ours"], OTHERS].concat();
+    let mut samples = vec![Vec::new(); peers.len()];
     for _ in 0..rounds {
-        for (peer, samples) in PEERS.iter().zip(&mut samples) {
+        for (peer, samples) in peers.iter().zip(&mut samples) {
             let server = Server::start(peer, 1);
             let mut streams = Vec::new();
             let mut hold = |count: usize| {
@@ -132,9 +142,10 @@ pub fn idle(rounds: usize) {
         }
     }
     println!("peer | KiB a 1000 connections | x axum");
-    let rows = samples.map(median);
-    for (peer, (kib, spread)) in PEERS.iter().zip(rows) {
+    let rows: Vec<_> = samples.into_iter().map(median).collect();
+    let (axum, _) = rows[0];
+    for (peer, (kib, spread)) in peers.iter().zip(rows) {
         let spread = spread * 100.0;
-        println!("{peer} | {kib:.0} +-{spread:.0} % | {:.2}", kib / rows[0].0);
+        println!("{peer} | {kib:.0} +-{spread:.0} % | {:.2}", kib / axum);
     }
 }

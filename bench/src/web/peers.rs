@@ -15,16 +15,16 @@ use tower_web::AppService;
 pub const PEERS: [&str; 4] = ["hyper", "axum", "bare", "ours"];
 
 #[derive(Serialize, Deserialize)]
-struct Message {
+pub struct Message {
     message: String,
 }
 
 #[derive(Serialize)]
-struct Greeting {
+pub struct Greeting {
     message: &'static str,
 }
 
-const GREETING: Greeting = Greeting {
+pub const GREETING: Greeting = Greeting {
     message: "Hello, World!",
 };
 
