@@ -19,7 +19,9 @@ use crate::{Error, ErrorKind, Tcp};
 ///
 /// Each thread listens on a duplicate of the one socket, so that whichever is free accepts. With
 /// `SO_REUSEPORT` ([`Tcp::bind_reusing_port`]) each has a socket of its own, and the kernel picks by a
-/// hash of the addresses, also one that is busy, and what is in a socket's backlog is lost when that is closed.
+/// hash of the addresses, also one that is busy, and what is in a socket's backlog is lost when that is closed. With a
+/// connection for each request and two threads on two cores, that served 0.94 of what duplicates did, at the same CPU time a
+/// request (`bench`, `web churn`).
 ///
 /// The service's futures run on these threads' runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
