@@ -78,7 +78,30 @@ pub(crate) fn document<'a>(
     if !shared.security.is_empty() {
         document["components"]["securitySchemes"] = Value::Object(shared.security);
     }
+    bound(&mut document);
     document
+}
+
+/// Says how large a number may be, of those of which only the format is told: a format need not be understood.
+fn bound(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            let limits = match object.get("format").and_then(Value::as_str) {
+                Some("int32") => Some((json!(i32::MIN), json!(i32::MAX))),
+                Some("int64") => Some((json!(i64::MIN), json!(i64::MAX))),
+                Some("uint32") => Some((json!(0), json!(u32::MAX))),
+                Some("uint64" | "uint") => Some((json!(0), json!(u64::MAX))),
+                _ => None,
+            };
+            if let (Some((least, most)), true) = (limits, object.contains_key("type")) {
+                object.entry("minimum").or_insert(least);
+                object.entry("maximum").or_insert(most);
+            }
+            object.values_mut().for_each(bound);
+        }
+        Value::Array(values) => values.iter_mut().for_each(bound),
+        _ => {}
+    }
 }
 
 fn settings() -> SchemaSettings {

@@ -272,7 +272,7 @@ fn a_resource_is_described_by_its_signatures_and_comments() {
             "name": "id",
             "in": "path",
             "required": true,
-            "schema": {"type": "integer", "format": "uint64", "minimum": 0},
+            "schema": {"type": "integer", "format": "uint64", "minimum": 0, "maximum": u64::MAX},
         }])
     );
     let ok = &fetch["responses"]["200"]["content"]["application/json"]["schema"];
