@@ -95,6 +95,12 @@
 //! reasons, and how to change it: by a line of code or a variable of the environment. Every error is a
 //! [problem](struct@Problem), and [`App::on_problem`] writes them all.
 //!
+//! # The document of the API, and rules
+//!
+//! With the feature `openapi`, `/openapi.json` describes the routes from their signatures, and `/docs` shows it: see the module `openapi`.
+//! With `validate`, what breaks the rules of a type that implements `garde::Validate` is refused with a 422: see the module
+//! `validate`. Both are off by default.
+//!
 //! # When not to use it
 //!
 //! For gRPC, use `tower-grpc`. Where there are no routes, a Tower service on `tower-hyper` is all that is needed.
