@@ -10,6 +10,8 @@
 
 use std::path::PathBuf;
 
+use garde::Validate;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_web::BoxError;
 use tower_web::prelude::*;
@@ -19,7 +21,7 @@ use crate::store::Store;
 mod store;
 
 /// Something to be done.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
 struct Todo {
     id: u32,
     title: String,
@@ -28,28 +30,36 @@ struct Todo {
 }
 
 /// What a new to-do is made of.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema, Validate)]
 struct NewTodo {
+    #[garde(length(chars, min = 1, max = 200))]
     title: String,
+    #[garde(length(chars, max = 2000))]
     note: Option<String>,
 }
 
 /// What changes of a to-do. What isn't told stays.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema, Validate)]
 struct Change {
+    #[garde(length(chars, min = 1, max = 200))]
     title: Option<String>,
+    #[garde(length(chars, max = 2000))]
     note: Option<String>,
+    #[garde(skip)]
     done: Option<bool>,
 }
 
 /// Which to-dos are asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema, Validate)]
 struct Page {
     /// Only those that are done, or only those that aren't.
+    #[garde(skip)]
     done: Option<bool>,
     /// Those after this one: the last of the page before.
+    #[garde(skip)]
     after: Option<u32>,
     /// At most so many; 20 where nothing is said.
+    #[garde(range(min = 1, max = 100))]
     limit: Option<u8>,
 }
 
@@ -167,9 +177,32 @@ mod tests {
         let problem = client.post("/todos").json(&json!({"title": 7})).await;
         let problem = problem.assert_problem(422);
         assert_eq!(problem["errors"][0]["pointer"], "#/title");
+        let new = json!({"title": "", "note": "x".repeat(2001)});
+        let problem = client.post("/todos").json(&new).await.assert_problem(422);
+        let pointers = problem["errors"].as_array().unwrap().iter();
+        let pointers: Vec<_> = pointers
+            .map(|error| error["pointer"].as_str().unwrap())
+            .collect();
+        assert_eq!(pointers, ["#/note", "#/title"]);
+        let problem = client.get("/todos?limit=0").await.assert_problem(422);
+        assert_eq!(problem["errors"][0]["name"], "limit");
         let problem = client.get("/todos/7").await.assert_problem(404);
         assert_eq!(problem["title"], "no such to-do");
         assert_eq!(problem["id"], 7);
+    }
+
+    #[test]
+    fn its_api_is_described_with_its_rules() {
+        let document = app(Store::in_memory()).openapi();
+        assert_eq!(
+            document["paths"]["/todos/{id}"]["patch"]["operationId"],
+            "todos_change"
+        );
+        let title = &document["components"]["schemas"]["NewTodo"]["properties"]["title"];
+        assert_eq!(
+            (&title["minLength"], &title["maxLength"]),
+            (&json!(1), &json!(200))
+        );
     }
 
     #[tokio::test]
