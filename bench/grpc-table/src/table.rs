@@ -85,7 +85,9 @@ const ROWS: [Row; 11] = [
 
 /// Prints the rows that have `word` in their name.
 pub fn print(word: &str) {
-    APART.map(build);
+    for peer in APART {
+        build(peer);
+    }
     println!(
         "| measure | h2 by hand | tonic | volo-grpc | connectrpc | ours | ours / h2 | ours / tonic | must be |"
     );
