@@ -21,11 +21,7 @@ pub(crate) enum Latency {
 /// The latencies of the current period, and what those of the one before make of the delay.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// The share of tries that was asked to be sent again.
-    tail: f64,
-    /// The share that is: less where the budget doesn't suffice for all.
-    afforded: f64,
-    demand: Demand,
+    percentile: f64,
     min_data_points: u64,
     period: Duration,
     /// When the current period began.
@@ -35,23 +31,6 @@ pub(crate) struct History {
     delay: Option<Duration>,
 }
 
-/// The requests of a period, and what became of their second tries.
-#[derive(Clone, Copy, Debug, Default)]
-struct Demand {
-    requests: u64,
-    granted: u64,
-    denied: u64,
-}
-
-/// How much of what a budget granted is asked for in the next period, and by how much that grows in each without a
-/// denial: less at once and more slowly, as a window of TCP's. A budget that was idle has first granted what it had
-/// saved up, and can't go on like that; and each denial may fall on a request that hangs.
-const PLANNED: f64 = 0.5;
-const GROWTH: f64 = 1.05;
-
-/// The least part of what was wanted that is asked for, from which it can grow.
-const LEAST_PART: f64 = 1.0 / 64.0;
-
 impl History {
     pub(crate) fn new(
         percentile: f32,
@@ -59,13 +38,8 @@ impl History {
         period: Duration,
         now: Instant,
     ) -> Self {
-        // What isn't a number hedges nothing but the slowest.
-        let percentile = if percentile.is_nan() { 1.0 } else { percentile };
-        let tail = (1.0 - f64::from(percentile)).clamp(0.0, 1.0);
         Self {
-            tail,
-            afforded: tail,
-            demand: Demand::default(),
+            percentile: f64::from(percentile),
             min_data_points,
             period: period.max(Duration::from_nanos(1)),
             began: now,
@@ -81,25 +55,14 @@ impl History {
         }
         let mut sorted = millis.to_vec();
         sorted.sort_unstable();
-        let rank = ((1.0 - self.tail) * sorted.len() as f64).ceil() as usize;
+        let rank = (self.percentile * sorted.len() as f64).ceil() as usize;
         let millis = sorted.get(rank.clamp(1, sorted.len().max(1)) - 1);
         self.delay = Some(Duration::from_millis(millis.copied().unwrap_or(0)));
     }
 
-    /// When a request that is sent now is to be sent again.
     pub(crate) fn delay(&mut self, now: Instant) -> Option<Duration> {
         self.rotate(now);
-        self.demand.requests += 1;
         self.delay
-    }
-
-    /// A second try was due, and the budget has decided.
-    pub(crate) fn decided(&mut self, granted: bool) {
-        if granted {
-            self.demand.granted += 1;
-        } else {
-            self.demand.denied += 1;
-        }
     }
 
     pub(crate) fn record(&mut self, latency: Latency, now: Instant) {
@@ -121,30 +84,12 @@ impl History {
             // Nothing was seen in the period before this one.
             self.seen.clear();
         }
-        self.afforded = self.demand.afforded(self.tail, self.afforded);
-        self.demand = Demand::default();
         let enough = self.seen.exact >= self.min_data_points;
-        self.delay = enough.then(|| self.seen.quantile(1.0 - self.afforded));
+        self.delay = enough.then(|| self.seen.quantile(self.percentile));
         self.seen.clear();
         let into = elapsed.as_nanos() % self.period.as_nanos();
         // Less than a period, and so it fits wherever the period does.
         self.began = now - Duration::from_nanos(u64::try_from(into).unwrap_or(u64::MAX));
-    }
-}
-
-impl Demand {
-    /// The share of requests to send again in the next period.
-    ///
-    /// A budget that denies denies at random: the second tries that it grants go to requests that are a little slow,
-    /// and none is left for those that hang. So where it has denied some, only as many are asked for as it has
-    /// granted, and those are the slowest.
-    fn afforded(self, tail: f64, before: f64) -> f64 {
-        let next = if self.denied > 0 {
-            PLANNED * self.granted as f64 / self.requests.max(1) as f64
-        } else {
-            before * GROWTH
-        };
-        next.clamp(tail * LEAST_PART, tail)
     }
 }
 
@@ -273,56 +218,6 @@ mod tests {
         assert_eq!(history.delay(start + 1999 * MS), Some(delay));
         // One is too little.
         assert_eq!(history.delay(start + 2000 * MS), None);
-    }
-
-    #[test]
-    fn what_a_budget_denies_is_not_asked_for_in_the_next_period_and_grows_again() {
-        let afforded = |demand: Demand, before| demand.afforded(0.2, before);
-        let scarce = Demand {
-            requests: 1000,
-            granted: 30,
-            denied: 170,
-        };
-        let next = afforded(scarce, 0.2);
-        assert!((next - 0.015).abs() < 1e-9, "{next}");
-        let enough = Demand {
-            requests: 1000,
-            granted: 15,
-            denied: 0,
-        };
-        assert!((afforded(enough, next) - 0.015 * GROWTH).abs() < 1e-9);
-        let recovered = (0..60).fold(next, |share, _| afforded(enough, share));
-        assert_eq!(recovered, 0.2);
-        // Nothing granted at all is no reason never to ask again.
-        let none = Demand {
-            granted: 0,
-            ..scarce
-        };
-        assert_eq!(afforded(none, 0.2), 0.2 * LEAST_PART);
-    }
-
-    #[test]
-    fn a_budget_that_denies_leaves_second_tries_to_the_slowest() {
-        let (mut history, start) = history(0.5, 1);
-        let second = |number| start + number * 1000 * MS;
-        let mut delays = Vec::new();
-        for period in 1..4_u32 {
-            for ms in 1..=100 {
-                let now = second(period - 1) + 990 * MS / 100 * ms;
-                history.record(Latency::Exactly(ms * MS), now);
-                let _ = history.delay(now);
-                // One in twenty is granted, and as many asked for as are planned.
-                let asked = history
-                    .delay
-                    .map_or(0, |delay| 100 - delay.as_millis() as u32);
-                if ms <= asked {
-                    history.decided(ms <= 5);
-                }
-            }
-            delays.push(history.delay(second(period)).unwrap().as_millis());
-        }
-        assert_eq!(delays[0], 51);
-        assert!(delays[1] >= 98 && delays[2] >= 97, "{delays:?}");
     }
 
     #[test]

@@ -245,9 +245,7 @@ impl<S, P> Hedge<S, P> {
     /// Bounds the second tries by `budget`: each request deposits, each second try withdraws.
     ///
     /// The percentile bounds them in the long run. The budget does also while the service has just become slow,
-    /// when a period's worth of requests might be sent twice. Where it has denied some, the next period asks for no
-    /// more than were granted, for the slowest of its requests: a percentile that is too low for the budget does no
-    /// harm. With `tower_retry::budget::TpsBudget`,
+    /// when a period's worth of requests might be sent twice. With `tower_retry::budget::TpsBudget`,
     /// `TpsBudget::new(Duration::from_secs(10), 1, 0.05)` allows one for every twenty requests.
     #[must_use]
     pub fn with_budget<B>(mut self, budget: B) -> Self

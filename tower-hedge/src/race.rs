@@ -71,13 +71,9 @@ where
     P: Policy<Request>,
 {
     /// Asks all who have a say, the budget last as its answer is spent.
-    fn may_be_sent(&self, clocks: &Clocks) -> bool {
+    fn may_be_sent(&self) -> bool {
         let may = self.policy.can_retry(&self.request)
-            && self.budget.as_ref().is_none_or(|budget| {
-                let granted = budget.withdraw();
-                clocks.decided(granted);
-                granted
-            });
+            && self.budget.as_ref().is_none_or(|budget| budget.withdraw());
         #[cfg(feature = "metrics")]
         {
             let outcome = if may { "sent" } else { "denied" };
@@ -210,10 +206,7 @@ where
                 // To `Readying`, or `Never` if someone objects.
                 SecondProj::Delayed { sleep } => {
                     ready!(sleep.poll(cx));
-                    let sent = this
-                        .spare
-                        .as_ref()
-                        .is_some_and(|spare| spare.may_be_sent(this.clocks));
+                    let sent = this.spare.as_ref().is_some_and(Spare::may_be_sent);
                     this.second.set(if sent {
                         Second::Readying
                     } else {
@@ -258,10 +251,6 @@ impl Clocks {
             first: Some(first),
             second: None,
         }
-    }
-
-    fn decided(&self, granted: bool) {
-        lock(&self.history).decided(granted);
     }
 
     fn second_sent(&mut self) {
