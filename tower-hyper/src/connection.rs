@@ -30,6 +30,7 @@ use crate::{ConnectInfo, Error, ErrorKind, Incoming, Protocols, Settings};
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
+#[cfg(feature = "http2")]
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How much is read to detect a protocol: whole heads, mostly, so that one read does.
@@ -115,7 +116,10 @@ pin_project! {
     }
 }
 
+#[cfg(feature = "http2")]
 type Http2<IO, S, B> = tower_h2::server::Connection<Wire<IO>, Requests<S>, Outgoing<B>>;
+#[cfg(not(feature = "http2"))]
+type Http2<IO, S, B> = crate::absent::Connection<Wire<IO>, Requests<S>, Outgoing<B>>;
 
 struct Detecting<IO, S> {
     io: IO,
@@ -126,12 +130,22 @@ struct Detecting<IO, S> {
 
 /// What the first bytes tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "http2"),
+    expect(dead_code, reason = "there is nothing to detect")
+)]
 enum Detected {
     Http1,
     Http2,
     Unclear,
 }
 
+#[cfg(not(feature = "http2"))]
+fn detect(_: &[u8], _: Protocols) -> Detected {
+    Detected::Http1
+}
+
+#[cfg(feature = "http2")]
 fn detect(seen: &[u8], protocols: Protocols) -> Detected {
     match protocols {
         Protocols::Http1 => Detected::Http1,
@@ -223,15 +237,18 @@ where
 {
     let Detecting { io, service, seen } = detecting;
     let wire = Wire::new(io, Arc::clone(link)).with_replay(Bytes::from(seen));
-    let is_http1 = detected == Detected::Http1;
     let requests = Requests::new(service, Arc::clone(link), values.vets, values.attaches_info);
-    if is_http1 {
-        let io = TokioIo::new(wire.with_http1(values.vets));
-        let http1 = values.http1.serve_connection(io, requests).with_upgrades();
-        Stage::Http1 { http1 }
-    } else {
-        let http2 = Box::pin(values.http2.serve_connection(wire, requests));
-        Stage::Http2 { http2 }
+    match detected {
+        #[cfg(feature = "http2")]
+        Detected::Http2 => {
+            let http2 = Box::pin(values.http2.serve_connection(wire, requests));
+            Stage::Http2 { http2 }
+        }
+        _ => {
+            let io = TokioIo::new(wire.with_http1(values.vets));
+            let http1 = values.http1.serve_connection(io, requests).with_upgrades();
+            Stage::Http1 { http1 }
+        }
     }
 }
 
@@ -464,7 +481,7 @@ where
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "http2"))]
 mod tests {
     use super::*;
 

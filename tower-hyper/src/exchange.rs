@@ -12,14 +12,18 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
+#[cfg(feature = "http2")]
 use tower_h2::RecvBody;
 use tower_service::Service;
 
 use crate::Incoming;
+#[cfg(feature = "http2")]
 use crate::date;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Over};
-use crate::vetting::{KnownHost, Refusal, vet, vet_http2};
+#[cfg(feature = "http2")]
+use crate::vetting::vet_http2;
+use crate::vetting::{KnownHost, Refusal, vet};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -77,6 +81,7 @@ pin_project! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Http1,
+    #[cfg(feature = "http2")]
     Http2,
 }
 
@@ -163,6 +168,7 @@ where
     }
 }
 
+#[cfg(feature = "http2")]
 impl<S, B> Service<Request<RecvBody>> for Requests<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
@@ -235,6 +241,7 @@ where
                 polled = Poll::Ready(Ok(substitute(status, *this.protocol, over)));
             }
         }
+        #[cfg(feature = "http2")]
         if let (Protocol::Http2, Poll::Ready(Ok(response))) = (*this.protocol, &mut polled) {
             date::stamp(response.headers_mut());
         }

@@ -11,8 +11,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
+#[cfg(feature = "http2")]
 use tower_h2::RecvBody;
 
+#[cfg(not(feature = "http2"))]
+use crate::absent::RecvBody;
 use crate::link::{ConnectInfo, Draining, Link};
 use crate::{Error, ErrorKind};
 
@@ -41,6 +44,7 @@ struct Open {
 
 enum Source {
     Http1(hyper::body::Incoming),
+    #[cfg_attr(not(feature = "http2"), expect(dead_code, reason = "it has no values"))]
     Http2(RecvBody),
 }
 
@@ -73,6 +77,7 @@ impl Incoming {
         Self::open(Source::Http1(body), link)
     }
 
+    #[cfg(feature = "http2")]
     pub(crate) fn http2(body: RecvBody, link: Arc<Link>) -> Self {
         if body.is_end_stream() {
             return Self {

@@ -49,13 +49,18 @@
 //!
 //! # Features
 //!
-//! All are off by default.
+//! - `http2`, on by default: HTTP/2 on the same port. Without it there is HTTP/1.1, and much less to build.
+//!
+//! Off by default are
 //!
 //! - `tls`: TLS by rustls: ALPN, client certificates, and certificates that change without a restart.
 //! - `proxy-protocol`: the client's address from a proxy in front.
 //! - `listenfd`: sockets that a supervisor passes on.
 
+#[cfg(not(feature = "http2"))]
+mod absent;
 mod connection;
+#[cfg(feature = "http2")]
 mod date;
 mod exchange;
 mod failure;

@@ -43,7 +43,9 @@ pub(crate) struct Values {
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) protocols: Protocols,
     pub(crate) http1: hyper::server::conn::http1::Builder,
+    #[cfg(feature = "http2")]
     pub(crate) http2: tower_h2::server::Builder,
+    #[cfg(feature = "http2")]
     extended_connect: bool,
     pub(crate) vets: bool,
     pub(crate) attaches_info: bool,
@@ -53,12 +55,13 @@ pub(crate) struct Values {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Protocols {
-    /// Either: the first bytes tell, or TLS's ALPN does.
+    /// Either: the first bytes tell, or TLS's ALPN does. Without the feature `http2`, HTTP/1.1 and HTTP/1.0 only.
     #[default]
     Both,
     /// HTTP/1.1 and HTTP/1.0 only.
     Http1,
     /// HTTP/2 only, without the upgrade from HTTP/1.1 ("prior knowledge").
+    #[cfg(feature = "http2")]
     Http2,
 }
 
@@ -83,7 +86,9 @@ impl Settings {
                 body_timeout: Some(Duration::from_secs(30)),
                 protocols: Protocols::Both,
                 http1,
+                #[cfg(feature = "http2")]
                 http2: tower_h2::server::Builder::new(),
+                #[cfg(feature = "http2")]
                 extended_connect: false,
                 vets: true,
                 attaches_info: false,
@@ -95,6 +100,7 @@ impl Settings {
     fn change(mut self, change: impl FnOnce(&mut Values)) -> Self {
         let values = Arc::make_mut(&mut self.values);
         change(values);
+        #[cfg(feature = "http2")]
         values.bound_http2();
         self
     }
@@ -197,6 +203,7 @@ impl Settings {
     }
 
     /// The limits and settings of HTTP/2, over which those of this type come.
+    #[cfg(feature = "http2")]
     #[must_use]
     pub fn with_http2(self, http2: tower_h2::server::Builder) -> Self {
         self.change(|values| values.http2 = http2)
@@ -206,6 +213,7 @@ impl Settings {
     ///
     /// Such a request has a [`Protocol`](tower_h2::Protocol) in its extensions, and its bodies are the two ways of the
     /// tunnel.
+    #[cfg(feature = "http2")]
     #[must_use]
     pub fn with_extended_connect(self) -> Self {
         self.change(|values| values.extended_connect = true)
@@ -258,6 +266,7 @@ impl Settings {
     }
 }
 
+#[cfg(feature = "http2")]
 impl Values {
     /// What the driver of the connection bounds isn't bounded twice; the heads after the first, and single streams, it
     /// can't see.

@@ -29,6 +29,7 @@ pub struct Tls {
 struct Offers {
     both: Arc<ServerConfig>,
     http1: Arc<ServerConfig>,
+    #[cfg(feature = "http2")]
     http2: Arc<ServerConfig>,
 }
 
@@ -99,6 +100,7 @@ impl Tls {
             .map_err(|error| Error::because(ErrorKind::Tls, error))?;
         let session = stream.get_ref().1;
         let agreed = match session.alpn_protocol() {
+            #[cfg(feature = "http2")]
             Some(b"h2") => Protocols::Http2,
             Some(b"http/1.1") => Protocols::Http1,
             _ => protocols,
@@ -132,8 +134,12 @@ impl Offers {
             Arc::new(config)
         };
         Self {
+            #[cfg(feature = "http2")]
             both: offering(&[b"h2", b"http/1.1"]),
+            #[cfg(not(feature = "http2"))]
+            both: offering(&[b"http/1.1"]),
             http1: offering(&[b"http/1.1"]),
+            #[cfg(feature = "http2")]
             http2: offering(&[b"h2"]),
         }
     }
@@ -142,6 +148,7 @@ impl Offers {
         Arc::clone(match protocols {
             Protocols::Both => &self.both,
             Protocols::Http1 => &self.http1,
+            #[cfg(feature = "http2")]
             Protocols::Http2 => &self.http2,
         })
     }

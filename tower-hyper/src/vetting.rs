@@ -13,6 +13,7 @@ pub(crate) enum Refusal {
     NoHost,
     ManyHosts,
     BadHost,
+    #[cfg(feature = "http2")]
     OtherHost,
     BadTarget,
     LongTarget,
@@ -34,6 +35,7 @@ impl Refusal {
             Self::NoHost => "the Host field is missing",
             Self::ManyHosts => "there is more than one Host field",
             Self::BadHost => "the Host field isn't a host",
+            #[cfg(feature = "http2")]
             Self::OtherHost => "the Host field names another host than the target",
             Self::BadTarget => "the request's target has a form that its method doesn't allow",
             Self::LongTarget => "the request's target is too long",
@@ -63,6 +65,7 @@ pub(crate) fn vet<B: Body>(request: &mut Request<B>, known: &mut KnownHost) -> R
 
 /// Says whether a request over HTTP/2 may reach the service. A `Host` field that is there must say what `:authority`
 /// says (RFC 9113, section 8.3.1).
+#[cfg(feature = "http2")]
 #[inline]
 pub(crate) fn vet_http2<B: Body>(
     request: &Request<B>,
@@ -105,6 +108,7 @@ pub(crate) fn vet_http2<B: Body>(
 }
 
 /// Whether both name the same host and port, where the scheme has a port of its own.
+#[cfg(feature = "http2")]
 fn is_same_host(a: &[u8], b: &[u8], scheme: Option<&str>) -> bool {
     let port: &[u8] = match scheme {
         Some("https") => b":443",
@@ -355,6 +359,7 @@ mod tests {
         assert_eq!(request.headers()[HOST], "real:8080");
     }
 
+    #[cfg(feature = "http2")]
     #[test]
     fn over_http_2_the_host_is_the_authority() {
         let outcome = |method, target, hosts: &[&str]| {

@@ -283,7 +283,7 @@ impl Defaults {
 
     /// Tells a server what of these concerns connections: for one that isn't made by `serve`.
     ///
-    /// Along with the limits goes HTTP/2's [extended CONNECT](tower_h2::server::Builder::with_extended_connect), for WebSockets.
+    /// Along with the limits goes HTTP/2's [extended CONNECT](tower_hyper::Settings::with_extended_connect), for WebSockets.
     #[cfg(feature = "server")]
     pub fn set_up<L>(&self, server: tower_hyper::Server<L>) -> tower_hyper::Server<L> {
         server
@@ -300,9 +300,8 @@ impl Defaults {
             .with_body_timeout(self.body_timeout)
             .with_write_timeout(self.write_timeout);
         // RFC 8441: browsers open a WebSocket on the connection that they have.
-        #[cfg(feature = "websocket")]
-        let settings =
-            settings.with_http2(tower_h2::server::Builder::new().with_extended_connect());
+        #[cfg(all(feature = "http2", feature = "websocket"))]
+        let settings = settings.with_extended_connect();
         match self.host_check {
             true => settings,
             false => settings.without_vetting(),

@@ -174,6 +174,7 @@ fn problem_of(error: BoxError) -> Problem {
     Problem::internal(error)
 }
 
+#[cfg(feature = "middleware")]
 fn status_of(error: &(dyn Error + 'static)) -> Option<StatusCode> {
     if error.is::<tower_timeout::Elapsed>() {
         Some(StatusCode::GATEWAY_TIMEOUT)
@@ -185,6 +186,11 @@ fn status_of(error: &(dyn Error + 'static)) -> Option<StatusCode> {
     } else {
         None
     }
+}
+
+#[cfg(not(feature = "middleware"))]
+fn status_of(_: &(dyn Error + 'static)) -> Option<StatusCode> {
+    None
 }
 
 /// Runs a handler to its end, or to its panic: that is a 500, and the connection goes on.

@@ -113,8 +113,8 @@
 //!
 //! # Features
 //!
-//! Explained in `Cargo.toml`. All are on by default; without any, there are routes, JSON, and the client for tests; `server` adds
-//! the server.
+//! Explained in `Cargo.toml`, which says also which are on by default. Without any, there are routes, JSON, and the client for
+//! tests; `server` adds a server of HTTP/1.1, which is quick to build, and `http2` makes it speak HTTP/2 too.
 
 #[cfg(feature = "server")]
 mod admin;

@@ -60,7 +60,7 @@ mod testing;
 mod watch;
 
 pub use handshake::WebSocketUpgrade;
-#[cfg(feature = "server")]
+#[cfg(feature = "http2")]
 pub(crate) use handshake::route_tunnel;
 pub use message::{Message, Text};
 pub use session::Outcome;

@@ -36,6 +36,7 @@ async fn so_is_one_that_sends_pri_and_nothing_more() {
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 
+#[cfg(feature = "http2")]
 #[tokio::test(start_paused = true)]
 async fn so_is_one_that_sends_the_whole_preface_and_nothing_more() {
     let start = Instant::now();
@@ -51,6 +52,7 @@ async fn so_is_one_that_sends_the_whole_preface_and_nothing_more() {
     assert_eq!(error.kind(), ErrorKind::HeadTimeout);
 }
 
+#[cfg(feature = "http2")]
 #[tokio::test(start_paused = true)]
 async fn so_is_one_that_pings_and_asks_for_nothing() {
     let start = Instant::now();

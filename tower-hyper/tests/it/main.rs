@@ -5,6 +5,7 @@
 mod conformance;
 mod deadlines;
 mod exchanges;
+#[cfg(feature = "http2")]
 mod http2;
 mod malformed;
 #[cfg(unix)]

@@ -179,7 +179,7 @@ where
     fn call(
         &mut self,
         #[cfg_attr(
-            not(all(feature = "server", feature = "websocket")),
+            not(all(feature = "http2", feature = "websocket")),
             allow(
                 unused_mut,
                 reason = "only a WebSocket over HTTP/2 is asked for otherwise"
@@ -187,7 +187,7 @@ where
         )]
         mut request: http::Request<B>,
     ) -> AppFuture {
-        #[cfg(all(feature = "server", feature = "websocket"))]
+        #[cfg(all(feature = "http2", feature = "websocket"))]
         crate::websocket::route_tunnel(&mut request);
         let (parts, body) = request.into_parts();
         let body = Body::new(body);

@@ -72,7 +72,7 @@ const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct Tunnelled;
 
 /// Makes a `GET` of an extended CONNECT for a WebSocket (RFC 8441), so that it finds the route of both.
-#[cfg(feature = "server")]
+#[cfg(feature = "http2")]
 #[inline]
 pub(crate) fn route_tunnel<B>(request: &mut http::Request<B>) {
     if *request.method() != Method::CONNECT {

@@ -20,6 +20,7 @@ mod events;
 #[cfg(feature = "files")]
 mod files;
 mod foreign;
+#[cfg(feature = "middleware")]
 mod layers;
 mod macros;
 #[cfg(feature = "prometheus")]
