@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use prost::Message;
 
 use crate::Status;
@@ -65,6 +65,19 @@ pub trait Decode<T>: Codec {
     ///
     /// They are in the chunks in which they were received. Bytes that are left over are dropped.
     fn decode(&mut self, buf: &mut MessageBuf<'_>) -> Result<T, Status>;
+
+    /// Reads one message into `place`, which holds it then, or nothing where it fails.
+    ///
+    /// This is what calls do. By default it is `decode`; a codec that can build a message where it is to be saves it
+    /// a few moves.
+    fn decode_into(
+        &mut self,
+        buf: &mut MessageBuf<'_>,
+        place: &mut Option<T>,
+    ) -> Result<(), Status> {
+        *place = Some(self.decode(buf)?);
+        Ok(())
+    }
 }
 
 /// Protocol Buffers, by `prost`.
@@ -98,17 +111,20 @@ impl<T: Message> Encode<T> for Prost {
 }
 
 impl<T: Message + Default> Decode<T> for Prost {
-    #[inline]
     fn decode(&mut self, buf: &mut MessageBuf<'_>) -> Result<T, Status> {
-        if !buf.has_remaining() {
-            return Ok(T::default());
-        }
-        // As `T::decode`, which moves the message once more.
-        let mut message = T::default();
-        match message.merge(buf) {
-            Ok(()) => Ok(message),
-            Err(error) => Err(undecodable(error)),
-        }
+        T::decode(buf).map_err(undecodable)
+    }
+
+    #[inline]
+    fn decode_into(
+        &mut self,
+        buf: &mut MessageBuf<'_>,
+        place: &mut Option<T>,
+    ) -> Result<(), Status> {
+        place.insert(T::default()).merge(buf).map_err(|error| {
+            *place = None;
+            undecodable(error)
+        })
     }
 }
 

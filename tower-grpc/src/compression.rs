@@ -322,7 +322,6 @@ fn read_at_most(reader: &mut impl std::io::Read, max: usize) -> Result<Bytes, St
 mod tests {
     use super::*;
     use crate::Code;
-    use crate::framing::Chunks;
     use proptest::prelude::*;
 
     fn squeeze(encoding: Encoding, plain: &[u8]) -> Bytes {
@@ -332,9 +331,7 @@ mod tests {
     }
 
     fn inflate(encoding: Encoding, bytes: Bytes, max: usize) -> Result<Bytes, Status> {
-        let len = bytes.len();
-        let mut chunks = Chunks::from(bytes);
-        decompress(encoding, MessageBuf::new(&mut chunks, len), max)
+        decompress(encoding, MessageBuf::from(&bytes), max)
     }
 
     #[test]

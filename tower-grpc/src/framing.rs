@@ -30,173 +30,207 @@ pub(crate) struct Chunks {
     rest: VecDeque<Bytes>,
     /// Small chunks, put together; they come after the rest.
     tail: BytesMut,
-    len: usize,
+    /// How many bytes come after the front.
+    beyond: usize,
 }
 
 impl Chunks {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.front.len() + self.beyond
     }
 
     pub(crate) fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() {
             return;
         }
-        self.len += chunk.len();
         if self.front.is_empty() {
             self.front = chunk;
-        } else if chunk.len() < SMALL {
+            return;
+        }
+        self.beyond += chunk.len();
+        if chunk.len() < SMALL {
             self.tail.extend_from_slice(&chunk);
             if self.tail.len() >= JOINED {
-                self.rest.push_back(self.tail.split().freeze());
+                self.settle();
             }
         } else {
-            if !self.tail.is_empty() {
-                self.rest.push_back(self.tail.split().freeze());
-            }
+            self.settle();
             self.rest.push_back(chunk);
         }
     }
 
-    fn next_front(&mut self) {
-        self.front = match self.rest.pop_front() {
-            Some(chunk) => chunk,
-            None => std::mem::take(&mut self.tail).freeze(),
-        };
+    /// Makes a chunk of what was put together.
+    fn settle(&mut self) {
+        if !self.tail.is_empty() {
+            self.rest.push_back(self.tail.split().freeze());
+        }
     }
 
-    fn skip(&mut self, mut count: usize) {
-        debug_assert!(count <= self.len);
-        self.len -= count;
-        loop {
-            let here = count.min(self.front.len());
-            self.front.advance(here);
-            count -= here;
-            // What is still to be skipped isn't in `len` any more.
-            if self.front.is_empty() && (count > 0 || self.len > 0) {
-                self.next_front();
+    /// Drops the first bytes, which must be there.
+    #[inline]
+    pub(crate) fn skip(&mut self, count: usize) {
+        if count < self.front.len() {
+            self.front.advance(count);
+        } else {
+            self.skip_front(count);
+        }
+    }
+
+    fn skip_front(&mut self, mut count: usize) {
+        debug_assert!(count <= self.len());
+        while count >= self.front.len() {
+            count -= self.front.len();
+            if self.rest.is_empty() {
+                self.settle();
             }
-            if count == 0 {
+            self.front = self.rest.pop_front().unwrap_or_default();
+            self.beyond -= self.front.len();
+            if self.front.is_empty() {
                 return;
             }
         }
+        self.front.advance(count);
     }
 
-    /// Takes a prefix, of which all is there.
+    /// Takes a prefix, if all of it is there.
     #[inline]
-    fn take_prefix(&mut self) -> [u8; PREFIX] {
-        match self.front.first_chunk() {
-            // Nearly always it is in one chunk, and what follows it, too.
-            Some(prefix) if self.front.len() > PREFIX => {
-                let prefix = *prefix;
-                self.front.advance(PREFIX);
-                self.len -= PREFIX;
-                prefix
+    fn take_prefix(&mut self) -> Option<[u8; PREFIX]> {
+        // Nearly always it is in one chunk, and what follows it, too.
+        let prefix = match self.front.first_chunk() {
+            Some(prefix) => *prefix,
+            None => self.first_bytes()?,
+        };
+        self.skip(PREFIX);
+        Some(prefix)
+    }
+
+    /// A prefix that is in several chunks.
+    fn first_bytes(&mut self) -> Option<[u8; PREFIX]> {
+        let mut prefix = [0; PREFIX];
+        self.message(PREFIX)?.copy_to_slice(&mut prefix);
+        Some(prefix)
+    }
+
+    /// The first `len` bytes, if they are there.
+    #[inline]
+    pub(crate) fn message(&mut self, len: usize) -> Option<MessageBuf<'_>> {
+        if len > self.front.len() {
+            if len > self.len() {
+                return None;
             }
-            _ => {
-                let mut prefix = [0; PREFIX];
-                MessageBuf::new(self, PREFIX).copy_to_slice(&mut prefix);
-                prefix
-            }
+            self.settle();
         }
-    }
-
-    /// Takes `count` bytes out as they are, if they are in one chunk; else copies them.
-    fn take(&mut self, count: usize) -> Bytes {
-        if count <= self.front.len() {
-            let taken = self.front.split_to(count);
-            self.skip_counted(count);
-            return taken;
-        }
-        let mut joined = BytesMut::with_capacity(count);
-        let mut left = count;
-        while left > 0 {
-            let here = left.min(self.front.len());
-            joined.put_slice(&self.front[..here]);
-            self.skip(here);
-            left -= here;
-        }
-        joined.freeze()
-    }
-
-    /// What `skip` does after the bytes are gone from the front.
-    fn skip_counted(&mut self, count: usize) {
-        self.len -= count;
-        if self.front.is_empty() && self.len > 0 {
-            self.next_front();
-        }
-    }
-}
-
-impl From<Bytes> for Chunks {
-    fn from(front: Bytes) -> Self {
-        Self {
-            len: front.len(),
-            front,
-            ..Self::default()
-        }
+        let here = &self.front[..len.min(self.front.len())];
+        Some(MessageBuf {
+            here,
+            chunk: &self.front,
+            beyond: len - here.len(),
+            rest: &self.rest,
+            next: 0,
+        })
     }
 }
 
 /// The bytes of one message, in the chunks in which they were received.
 ///
 /// `copy_to_bytes` shares the memory where a chunk holds all that is asked for.
+// It only looks at the chunks. A field of a message then costs a step of a slice, and the chunks are told once.
 pub struct MessageBuf<'a> {
-    chunks: &'a mut Chunks,
-    left: usize,
+    /// What is left of a chunk, as far as it is the message's. Empty only where all is read.
+    here: &'a [u8],
+    chunk: &'a Bytes,
+    /// How many bytes of the message come after those.
+    beyond: usize,
+    /// The chunks after the first, and which of them comes next.
+    rest: &'a VecDeque<Bytes>,
+    next: usize,
 }
 
-impl<'a> MessageBuf<'a> {
-    pub(crate) fn new(chunks: &'a mut Chunks, len: usize) -> Self {
-        debug_assert!(len <= chunks.len);
-        Self { chunks, left: len }
+impl<'a> From<&'a Bytes> for MessageBuf<'a> {
+    fn from(chunk: &'a Bytes) -> Self {
+        static NONE: VecDeque<Bytes> = VecDeque::new();
+
+        Self {
+            here: chunk,
+            chunk,
+            beyond: 0,
+            rest: &NONE,
+            next: 0,
+        }
     }
 }
 
-impl Drop for MessageBuf<'_> {
-    /// The next message begins after this one, whatever was read of it.
-    fn drop(&mut self) {
-        if self.left > 0 {
-            self.chunks.skip(self.left);
+impl MessageBuf<'_> {
+    /// Goes on to other chunks.
+    #[cold]
+    fn advance_beyond(&mut self, mut count: usize) {
+        assert!(
+            count <= self.remaining(),
+            "advanced past the end of the message"
+        );
+        while count >= self.here.len() && self.beyond > 0 {
+            count -= self.here.len();
+            self.chunk = &self.rest[self.next];
+            self.next += 1;
+            self.here = &self.chunk[..self.beyond.min(self.chunk.len())];
+            self.beyond -= self.here.len();
         }
+        self.here = &self.here[count..];
+    }
+
+    /// Copies what is in several chunks.
+    #[cold]
+    fn join(&mut self, count: usize) -> Bytes {
+        assert!(
+            count <= self.remaining(),
+            "read past the end of the message"
+        );
+        let mut joined = BytesMut::with_capacity(count);
+        while joined.len() < count {
+            let here = self.here.len().min(count - joined.len());
+            joined.put_slice(&self.here[..here]);
+            self.advance(here);
+        }
+        joined.freeze()
     }
 }
 
 impl Buf for MessageBuf<'_> {
     #[inline]
     fn remaining(&self) -> usize {
-        self.left
+        self.here.len() + self.beyond
     }
 
     #[inline]
     fn chunk(&self) -> &[u8] {
-        let front = &self.chunks.front[..];
-        &front[..front.len().min(self.left)]
+        self.here
     }
 
     #[inline]
     fn advance(&mut self, count: usize) {
-        assert!(count <= self.left, "advanced past the end of the message");
-        self.left -= count;
-        if count < self.chunks.front.len() {
-            self.chunks.front.advance(count);
-            self.chunks.len -= count;
+        if count < self.here.len() || (count == self.here.len() && self.beyond == 0) {
+            self.here = &self.here[count..];
         } else {
-            self.chunks.skip(count);
+            self.advance_beyond(count);
         }
     }
 
+    #[inline]
     fn copy_to_bytes(&mut self, count: usize) -> Bytes {
-        assert!(count <= self.left, "read past the end of the message");
-        self.left -= count;
-        self.chunks.take(count)
+        let Some(taken) = self.here.get(..count) else {
+            return self.join(count);
+        };
+        let taken = self.chunk.slice_ref(taken);
+        self.advance(count);
+        taken
     }
 }
 
 impl fmt::Debug for MessageBuf<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageBuf")
-            .field("remaining", &self.left)
+            .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }
 }
@@ -238,44 +272,56 @@ impl Deframer {
         self.head.is_none() && self.chunks.len() == 0
     }
 
-    /// The next message, if all of it is there.
+    /// Reads the next message, if all of it is there. The one after it begins where this one ends, whatever was read of
+    /// it.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Option<(Head, &mut Chunks)>, Status> {
+    pub(crate) fn next<T>(
+        &mut self,
+        read: impl FnOnce(Head, MessageBuf<'_>) -> T,
+    ) -> Result<Option<T>, Status> {
         let head = match self.head {
             Some(head) => head,
-            None if self.chunks.len() < PREFIX => return Ok(None),
-            None => {
-                let head = self.read_prefix()?;
-                self.head = Some(head);
-                head
-            }
+            None => match self.chunks.take_prefix() {
+                Some(prefix) => Head::read(prefix, self.max)?,
+                None => return Ok(None),
+            },
         };
-        if self.chunks.len() < head.len {
+        let Some(message) = self.chunks.message(head.len) else {
+            self.head = Some(head);
             return Ok(None);
-        }
-        self.head = None;
-        Ok(Some((head, &mut self.chunks)))
-    }
-
-    fn read_prefix(&mut self) -> Result<Head, Status> {
-        let [flag, len @ ..] = self.chunks.take_prefix();
-        let compressed = match flag {
-            0 => false,
-            1 => true,
-            flag => {
-                return Err(Status::internal(format!(
-                    "a message begins with {flag}, where 0 or 1 says whether it is compressed"
-                )));
-            }
         };
-        let len = u32::from_be_bytes(len) as usize;
-        if len > self.max {
-            return Err(too_large(len, self.max));
-        }
-        Ok(Head { compressed, len })
+        let read = read(head, message);
+        self.head = None;
+        self.chunks.skip(head.len);
+        Ok(Some(read))
     }
 }
 
+impl Head {
+    #[inline]
+    fn read([flag, len @ ..]: [u8; PREFIX], max: usize) -> Result<Self, Status> {
+        let len = u32::from_be_bytes(len) as usize;
+        if flag > 1 {
+            return Err(odd_flag(flag));
+        }
+        if len > max {
+            return Err(too_large(len, max));
+        }
+        Ok(Self {
+            compressed: flag == 1,
+            len,
+        })
+    }
+}
+
+#[cold]
+fn odd_flag(flag: u8) -> Status {
+    Status::internal(format!(
+        "a message begins with {flag}, where 0 or 1 says whether it is compressed"
+    ))
+}
+
+#[cold]
 pub(crate) fn too_large(len: usize, max: usize) -> Status {
     Status::resource_exhausted(format!("a message has {len} bytes, and {max} are allowed"))
 }
@@ -358,12 +404,11 @@ mod tests {
     }
 
     fn next(deframer: &mut Deframer) -> Result<Option<Vec<u8>>, Status> {
-        Ok(deframer.next()?.map(|(head, chunks)| {
-            let mut buf = MessageBuf::new(chunks, head.len);
+        deframer.next(|head, mut buf| {
             let mut message = vec![0; head.len];
             buf.copy_to_slice(&mut message);
             message
-        }))
+        })
     }
 
     #[test]
@@ -371,8 +416,8 @@ mod tests {
         let bytes = frame(b"hello");
         let mut deframer = Deframer::new(10);
         deframer.push(bytes.clone());
-        let (head, chunks) = deframer.next().unwrap().unwrap();
-        let message = MessageBuf::new(chunks, head.len).copy_to_bytes(5);
+        let message = deframer.next(|_, mut buf| buf.copy_to_bytes(5));
+        let message = message.unwrap().unwrap();
         assert_eq!(message.as_ptr(), bytes[PREFIX..].as_ptr());
         assert!(deframer.is_clean());
     }
@@ -381,7 +426,7 @@ mod tests {
     fn a_message_beyond_the_limit_is_refused_before_it_is_there() {
         let mut deframer = Deframer::new(4);
         deframer.push(frame(b"hello").slice(..PREFIX));
-        let status = deframer.next().map(|_| ()).unwrap_err();
+        let status = next(&mut deframer).unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
     }
 
@@ -389,10 +434,7 @@ mod tests {
     fn a_flag_that_is_neither_0_nor_1_is_refused() {
         let mut deframer = Deframer::new(4);
         deframer.push(Bytes::from_static(&[2, 0, 0, 0, 0]));
-        assert_eq!(
-            deframer.next().map(|_| ()).unwrap_err().code(),
-            Code::Internal
-        );
+        assert_eq!(next(&mut deframer).unwrap_err().code(), Code::Internal);
     }
 
     #[test]
@@ -400,8 +442,7 @@ mod tests {
         let mut deframer = Deframer::new(10);
         deframer.push(frame(b"first"));
         deframer.push(frame(b"second"));
-        let (head, chunks) = deframer.next().unwrap().unwrap();
-        drop(MessageBuf::new(chunks, head.len));
+        assert!(deframer.next(|_, _| ()).unwrap().is_some());
         assert_eq!(next(&mut deframer).unwrap().unwrap(), b"second");
     }
 
@@ -413,8 +454,8 @@ mod tests {
             while !wire.is_empty() {
                 deframer.push(wire.split_to(wire.len().min(SMALL)));
             }
-            let (head, chunks) = deframer.next().unwrap().unwrap();
-            MessageBuf::new(chunks, head.len).advance(read);
+            let next = deframer.next(|_, mut buf| buf.advance(read));
+            assert!(next.unwrap().is_some());
             assert!(deframer.is_clean(), "{read} bytes were read");
         }
     }
@@ -427,7 +468,10 @@ mod tests {
         }
         assert!(chunks.rest.len() <= 100_000 / JOINED);
         assert_eq!(chunks.len(), 100_000);
-        assert_eq!(chunks.take(100_000).len(), 100_000);
+        let all = chunks.message(100_000).unwrap().copy_to_bytes(100_000);
+        assert!(all.iter().all(|byte| *byte == b'x'));
+        chunks.skip(100_000);
+        assert_eq!(chunks.len(), 0);
     }
 
     #[test]
@@ -465,13 +509,38 @@ mod tests {
         }
 
         #[test]
+        fn a_message_in_chunks_reads_as_one_in_one(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..2 * SMALL), 1..6),
+            steps in prop::collection::vec((0..3 * SMALL, any::<bool>()), 0..10),
+        ) {
+            let whole = chunks.concat();
+            let mut all = Chunks::default();
+            for chunk in chunks {
+                all.push(chunk.into());
+            }
+            let (mut buf, mut oracle) = (all.message(whole.len()).unwrap(), &whole[..]);
+            for (step, is_copied) in steps {
+                let step = step.min(oracle.remaining());
+                match is_copied {
+                    true => prop_assert_eq!(buf.copy_to_bytes(step), oracle.copy_to_bytes(step)),
+                    false => {
+                        buf.advance(step);
+                        oracle.advance(step);
+                    }
+                }
+                prop_assert_eq!(buf.remaining(), oracle.remaining());
+                prop_assert!(oracle.starts_with(buf.chunk()));
+                prop_assert_eq!(buf.chunk().is_empty(), oracle.is_empty());
+            }
+        }
+
+        #[test]
         fn no_bytes_panic_or_are_kept_beyond_the_limit(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..2000), 0..20)) {
             let mut deframer = Deframer::new(4096);
             for chunk in chunks {
                 deframer.push(chunk.into());
-                while let Ok(Some((head, chunks))) = deframer.next() {
+                while let Ok(Some(head)) = deframer.next(|head, _| head) {
                     prop_assert!(head.len <= 4096);
-                    drop(MessageBuf::new(chunks, head.len));
                 }
             }
         }

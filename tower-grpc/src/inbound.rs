@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use crate::codec::{Decode, MessageBuf};
 use crate::compression::{Encoding, decompress};
-use crate::framing::{Chunks, Deframer, Head};
+use crate::framing::Deframer;
 use crate::{BoxError, Status};
 
 pin_project! {
@@ -55,90 +55,94 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// The next message; `None` after the last.
-    // Inline, as each call that isn't costs a move of the message.
+    /// Puts the next message into its place; `false` after the last.
+    // Inline, and with the message where it is to be: a call that isn't costs a move of it.
     #[inline]
     pub(crate) fn poll_message<T, C: Decode<T>>(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         codec: &mut C,
+        place: &mut Option<T>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<T>, Status>> {
-        let mut this = self.project();
+    ) -> Poll<Result<bool, Status>> {
         loop {
-            let max = this.frames.max();
-            if let Some((head, chunks)) = this.frames.next()? {
-                *this.was_compressed = head.compressed;
-                return Poll::Ready(decode(codec, head, *this.encoding, chunks, max).map(Some));
+            let this = self.as_mut().project();
+            let (encoding, max) = (*this.encoding, this.frames.max());
+            let was_compressed = this.was_compressed;
+            let decoded = this.frames.next(|head, mut message| {
+                *was_compressed = head.compressed;
+                match head.compressed {
+                    false => codec.decode_into(&mut message, place),
+                    true => decode_compressed(codec, message, encoding, max, place),
+                }
+            })?;
+            if let Some(decoded) = decoded {
+                return Poll::Ready(decoded.map(|()| true));
             }
-            if *this.ended || this.body.is_end_stream() {
-                *this.ended = true;
-                return Poll::Ready(match this.frames.is_clean() {
-                    true => Ok(None),
-                    false => Err(Status::internal("the body ends within a message")),
-                });
+            if !ready!(self.as_mut().poll_bytes(cx))? {
+                return Poll::Ready(Ok(false));
             }
+        }
+    }
+
+    /// Takes in more of the body; `false` where it has ended well.
+    fn poll_bytes(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<bool, Status>> {
+        let mut this = self.project();
+        if !*this.ended && !this.body.is_end_stream() {
             match ready!(this.body.as_mut().poll_frame(cx)) {
-                None => *this.ended = true,
+                None => {}
                 Some(Err(error)) => {
                     *this.ended = true;
                     return Poll::Ready(Err(Status::from_error(error)));
                 }
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => this.frames.push(data),
-                    Err(frame) => {
-                        *this.trailers = frame.into_trailers().ok();
-                        *this.ended = true;
+                    Ok(data) => {
+                        this.frames.push(data);
+                        return Poll::Ready(Ok(true));
                     }
+                    Err(frame) => *this.trailers = frame.into_trailers().ok(),
                 },
             }
         }
+        *this.ended = true;
+        Poll::Ready(match this.frames.is_clean() {
+            true => Ok(false),
+            false => Err(Status::internal("the body ends within a message")),
+        })
     }
-}
 
-impl<B> Inbound<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    /// The one message that there should be, if there is one, once the body has ended. More are an error.
+    /// Puts the one message that there should be into its place, if there is one; ready once the body has ended. More
+    /// are an error.
     pub(crate) fn poll_single<T, C: Decode<T>>(
         mut self: Pin<&mut Self>,
         single: &mut Option<T>,
         codec: &mut C,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<T>, Status>> {
-        loop {
-            let next = ready!(self.as_mut().poll_message(codec, cx))?;
-            match next {
-                Some(_) if single.is_some() => {
-                    let message = "there are several messages, where the method has one";
-                    return Poll::Ready(Err(Status::unimplemented(message)));
-                }
-                Some(message) => *single = Some(message),
-                None => return Poll::Ready(Ok(single.take())),
-            }
+    ) -> Poll<Result<(), Status>> {
+        if single.is_none() && !ready!(self.as_mut().poll_message(codec, single, cx))? {
+            return Poll::Ready(Ok(()));
+        }
+        let mut more = None;
+        match ready!(self.as_mut().poll_message(codec, &mut more, cx))? {
+            false => Poll::Ready(Ok(())),
+            true => Poll::Ready(Err(Status::unimplemented(
+                "there are several messages, where the method has one",
+            ))),
         }
     }
 }
 
-#[inline]
-fn decode<T, C: Decode<T>>(
+fn decode_compressed<T, C: Decode<T>>(
     codec: &mut C,
-    head: Head,
+    message: MessageBuf<'_>,
     encoding: Option<Encoding>,
-    chunks: &mut Chunks,
     max: usize,
-) -> Result<T, Status> {
-    let mut message = MessageBuf::new(chunks, head.len);
-    if !head.compressed {
-        return codec.decode(&mut message);
-    }
+    place: &mut Option<T>,
+) -> Result<(), Status> {
     let Some(encoding) = encoding else {
         return Err(Status::internal(
             "a message is compressed, and grpc-encoding doesn't say how",
         ));
     };
     let plain = decompress(encoding, message, max)?;
-    let len = plain.len();
-    codec.decode(&mut MessageBuf::new(&mut Chunks::from(plain), len))
+    codec.decode_into(&mut MessageBuf::from(&plain), place)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
@@ -25,7 +25,13 @@ pub struct Streaming<T> {
 
 /// Where the messages come from.
 pub(crate) trait Source<T> {
-    fn poll_message(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, Status>>>;
+    /// Puts the next message into its place, which is empty; it stays so after the last.
+    // Messages may be large, and what is returned is moved at each step.
+    fn poll_message(
+        self: Pin<&mut Self>,
+        place: &mut Option<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Status>>;
 
     /// Ready when what comes before the first message is there, or never will be.
     fn poll_metadata(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
@@ -55,9 +61,9 @@ impl<T> Streaming<T> {
     ///
     /// How the call has failed.
     pub async fn message(&mut self) -> Result<Option<T>, Status> {
-        poll_fn(|cx| self.source.as_mut().poll_message(cx))
-            .await
-            .transpose()
+        let mut place = None;
+        poll_fn(|cx| self.source.as_mut().poll_message(&mut place, cx)).await?;
+        Ok(place)
     }
 
     /// Waits for what the server sends before its first message.
@@ -95,7 +101,11 @@ impl<T> Stream for Streaming<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.source.as_mut().poll_message(cx)
+        let mut place = None;
+        match ready!(self.source.as_mut().poll_message(&mut place, cx)) {
+            Ok(()) => Poll::Ready(place.map(Ok)),
+            Err(status) => Poll::Ready(Some(Err(status))),
+        }
     }
 }
 

@@ -82,10 +82,10 @@ where
             || Status::unimplemented("there is no message, where the method answers with one");
         let mut body = pin!(body.ok_or_else(none)?);
         let mut single = None;
-        let message = poll_fn(|cx| body.as_mut().poll_single(&mut single, &mut codec, cx)).await?;
+        poll_fn(|cx| body.as_mut().poll_single(&mut single, &mut codec, cx)).await?;
         let was_compressed = body.was_compressed();
         let trailers = read_end(body.as_mut().take_trailers())?;
-        let message = message.ok_or_else(none)?;
+        let message = single.ok_or_else(none)?;
         Ok(Response::received(
             message,
             metadata,
@@ -266,38 +266,19 @@ where
     }
 
     // Receiving -> Ended.
-    #[inline]
-    fn poll_next<T>(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<T, Status>>>
-    where
-        C: Decode<T>,
-    {
+    fn end(mut self: Pin<&mut Self>, ended: Result<(), Status>) {
         let mut this = self.as_mut().project();
         let StageProj::Receiving { mut messages } = this.stage.as_mut().project() else {
-            return Poll::Ready(None);
+            return;
         };
-        let Poll::Ready(next) = messages.as_mut().poll_message(this.codec, cx) else {
-            ready!(this.expiry.poll(cx));
-            self.fail(expired());
-            return Poll::Ready(None);
-        };
-        match next {
-            Ok(Some(message)) => {
-                *this.was_compressed = messages.was_compressed();
-                return Poll::Ready(Some(Ok(message)));
+        *this.was_compressed = messages.was_compressed();
+        match ended.and_then(|()| read_end(messages.as_mut().take_trailers())) {
+            Ok(trailers) => {
+                *this.trailers = Some(trailers);
+                this.stage.set(Stage::Ended);
             }
-            Ok(None) => match read_end(messages.as_mut().take_trailers()) {
-                Ok(trailers) => {
-                    *this.trailers = Some(trailers);
-                    this.stage.set(Stage::Ended);
-                }
-                Err(status) => self.fail(status),
-            },
             Err(status) => self.fail(status),
         }
-        Poll::Ready(None)
     }
 }
 
@@ -311,15 +292,26 @@ where
     B::Error: Into<BoxError>,
     C: Decode<T>,
 {
+    #[inline]
     fn poll_message(
         mut self: Pin<&mut Self>,
+        place: &mut Option<T>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<T, Status>>> {
+    ) -> Poll<Result<(), Status>> {
         ready!(self.as_mut().poll_head(cx));
-        match self.as_mut().poll_next(cx) {
-            Poll::Ready(None) => Poll::Ready(self.project().failure.take().map(Err)),
-            next => next,
+        let mut this = self.as_mut().project();
+        if let StageProj::Receiving { mut messages } = this.stage.as_mut().project() {
+            let ended = match messages.as_mut().poll_message(this.codec, place, cx) {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(ended) => ended.map(drop),
+                Poll::Pending => {
+                    ready!(this.expiry.poll(cx));
+                    Err(expired())
+                }
+            };
+            self.as_mut().end(ended);
         }
+        Poll::Ready(self.project().failure.take().map_or(Ok(()), Err))
     }
 
     fn poll_metadata(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -335,7 +327,10 @@ where
     }
 
     fn was_compressed(&self) -> bool {
-        self.was_compressed
+        match &self.stage {
+            Stage::Receiving { messages } => messages.was_compressed(),
+            Stage::Waiting { .. } | Stage::Ended => self.was_compressed,
+        }
     }
 
     fn failure(&self) -> Option<&Status> {

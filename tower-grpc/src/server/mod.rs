@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -445,8 +445,8 @@ where
     async fn single<T, C: Decode<T>>(self, codec: &mut C) -> Result<Request<T>, Status> {
         let mut messages = pin!(self.messages);
         let mut single = None;
-        let message = poll_fn(|cx| messages.as_mut().poll_single(&mut single, codec, cx)).await?;
-        let message = message.ok_or_else(|| {
+        poll_fn(|cx| messages.as_mut().poll_single(&mut single, codec, cx)).await?;
+        let message = single.ok_or_else(|| {
             Status::unimplemented("there is no message, where the method takes one")
         })?;
         Ok(Request::received(
@@ -506,17 +506,21 @@ where
     B::Error: Into<BoxError>,
     C: Decode<T>,
 {
-    fn poll_message(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T, Status>>> {
+    fn poll_message(
+        self: Pin<&mut Self>,
+        place: &mut Option<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Status>> {
         let mut this = self.project();
         let ReadingProj::Open { mut messages } = this.state.as_mut().project() else {
-            return Poll::Ready(None);
+            return Poll::Ready(Ok(()));
         };
-        let polled = messages.as_mut().poll_message(this.codec, cx);
+        let polled = ready!(messages.as_mut().poll_message(this.codec, place, cx));
         *this.was_compressed = messages.was_compressed();
-        if let Poll::Ready(Ok(None) | Err(_)) = polled {
+        if let Ok(false) | Err(_) = polled {
             this.state.set(Reading::Ended);
         }
-        polled.map(Result::transpose)
+        Poll::Ready(polled.map(drop))
     }
 
     fn poll_metadata(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
