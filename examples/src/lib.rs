@@ -56,6 +56,8 @@ where
                 continue;
             }
         };
+        // Where that can't be, small writes are held back, and slower.
+        let _ = stream.set_nodelay(true);
         let service = service.clone();
         tokio::spawn(async move {
             let handler = hyper::service::service_fn(move |request| {

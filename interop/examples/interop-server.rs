@@ -7,17 +7,15 @@
 //! Without files, TLS uses the test authority's certificate, for `*.test.google.fr`. `--port=0` takes any port; the
 //! first line of the output names it.
 
+use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use interop::FILE_DESCRIPTOR_SET;
 use interop::answers::{Answers, benchmark_service, test_service};
 use interop::flags::Flags;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tower_grpc::reflection::Reflection;
-use tower_grpc::server::Router;
-use tower_h2::RecvBody;
-use tower_h2::server::Builder;
+use tower_grpc::server::Server;
 use tower_h2::tls::{Acceptor, Identity, server_config};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -38,16 +36,17 @@ async fn main() -> Result<(), Error> {
     println!("listening on {}", listener.local_addr()?);
     let (_health, health) = tower_grpc::health::health_reporter();
     let reflection = Reflection::new(&[FILE_DESCRIPTOR_SET])?;
-    let services = Router::new()
+    let mut server = Server::builder()
         .add_service(test_service(Answers))
         .add_service(benchmark_service())
         .add_service(health)
         .add_service(reflection.v1())
         .add_service(reflection.v1alpha());
-    loop {
-        let (stream, _) = listener.accept().await?;
-        tokio::spawn(serve(stream, tls.clone(), services.clone()));
+    if let Some(tls) = tls {
+        server = server.with_tls(tls);
     }
+    server.serve_on(listener, pending()).await?;
+    Ok(())
 }
 
 /// All addresses of this machine, as official servers do.
@@ -76,25 +75,4 @@ fn read(path: Option<String>, default: &[u8]) -> Result<Vec<u8>, Error> {
         return Ok(default.to_vec());
     };
     std::fs::read(&path).map_err(|error| format!("{path}: {error}").into())
-}
-
-async fn serve(stream: TcpStream, tls: Option<Acceptor>, services: Router<RecvBody>) {
-    let outcome = match tls {
-        None => run(stream, services).await,
-        Some(tls) => match tls.accept(stream).await {
-            Ok(stream) => run(stream, services).await,
-            Err(error) => Err(error.into()),
-        },
-    };
-    if let Err(error) = outcome {
-        eprintln!("a connection has failed: {error}");
-    }
-}
-
-async fn run<IO>(io: IO, services: Router<RecvBody>) -> Result<(), Error>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    Builder::new().serve_connection(io, services).await?;
-    Ok(())
 }

@@ -263,6 +263,9 @@ impl Builder {
     }
 
     /// Serves one connection: a future that ends with it.
+    ///
+    /// Set `TCP_NODELAY` on a TCP socket before: a response is written in pieces, and without it the last of them waits for
+    /// the peer's delayed acknowledgement, some 40 ms.
     pub fn serve_connection<IO, S, B>(&self, io: IO, service: S) -> Connection<IO, S, B>
     where
         IO: AsyncRead + AsyncWrite + Unpin,

@@ -239,7 +239,8 @@ impl Settings {
 
     /// Serves one connection: a future that ends with it. See [`Connection`].
     ///
-    /// The time until its first head counts from this call.
+    /// The time until its first head counts from this call. Set `TCP_NODELAY` on a TCP socket before, as [`Server`](crate::Server)
+    /// does: without it the last piece of a response waits for the peer's delayed acknowledgement, some 40 ms.
     pub fn serve_connection<IO, S, B>(
         &self,
         io: IO,
