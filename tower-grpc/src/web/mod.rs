@@ -97,14 +97,27 @@ const WEB_TEXT: &str = "application/grpc-web-text";
 
 impl Form {
     /// The form that a content type names, and what follows in it: `+proto`.
-    fn read(content_type: &HeaderValue) -> Option<(Self, &str)> {
-        let text = content_type.to_str().ok()?;
-        let (form, rest) = match (text.strip_prefix(WEB_TEXT), text.strip_prefix(WEB)) {
+    fn read(content_type: &str) -> Option<(Self, &str)> {
+        let strip = |name: &str| {
+            let (base, rest) = content_type.split_at_checked(name.len())?;
+            base.eq_ignore_ascii_case(name).then_some(rest)
+        };
+        let (form, rest) = match (strip(WEB_TEXT), strip(WEB)) {
             (Some(rest), _) => (Self::Text, rest),
             (None, Some(rest)) => (Self::Binary, rest),
             (None, None) => return None,
         };
         matches!(rest.as_bytes().first(), None | Some(b'+' | b';' | b' ')).then_some((form, rest))
+    }
+
+    /// The form that the client wants to be answered in, if it says so.
+    fn wanted(headers: &HeaderMap) -> Option<Self> {
+        let accepted = headers.get_all(header::ACCEPT).iter();
+        let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+        accepted.find_map(|list| {
+            let mut list = list.split(',').map(str::trim_ascii);
+            list.find_map(|one| Self::read(one).map(|(form, _)| form))
+        })
     }
 
     fn content_type(self, rest: &str) -> HeaderValue {
@@ -135,7 +148,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let form = request.headers().get(header::CONTENT_TYPE);
-        let form = form.and_then(Form::read);
+        let form = form.and_then(|value| Form::read(value.to_str().ok()?));
         let Some((form, rest)) = form else {
             let request = request.map(|body| WebBody {
                 body,
@@ -153,12 +166,13 @@ where
         }
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        let answer = Form::wanted(request.headers()).unwrap_or(form);
         let unarmor = (form == Form::Text).then(Unarmor::default);
         ResponseFuture {
             response: self
                 .inner
                 .call(request.map(|body| WebBody { body, unarmor })),
-            form: Some(form),
+            form: Some(answer),
         }
     }
 }

@@ -66,6 +66,47 @@ async fn a_text_call_is_base64_both_ways() {
 }
 
 #[tokio::test]
+async fn a_call_is_answered_in_the_form_that_the_client_accepts() {
+    for (sent, accepted, answered) in [
+        (
+            "application/grpc-web",
+            "application/grpc-web-text",
+            "application/grpc-web-text+proto",
+        ),
+        (
+            "application/grpc-web+proto",
+            "*/*, application/grpc-web-text+proto;q=1",
+            "application/grpc-web-text+proto",
+        ),
+        (
+            "application/grpc-web+proto",
+            "*/*",
+            "application/grpc-web+proto",
+        ),
+        (
+            "Application/gRPC-Web+proto",
+            "application/json",
+            "application/grpc-web+proto",
+        ),
+    ] {
+        let request = Request::post("/tower.grpc.test.Echo/Unary")
+            .header("content-type", sent)
+            .header("accept", accepted)
+            .body(Full::new(said("hello")))
+            .unwrap();
+        let response = send(&mut GrpcWebLayer::new().layer(server()), request).await;
+        assert_eq!(response.headers["content-type"], answered, "{sent}");
+    }
+    let request = Request::post("/tower.grpc.test.Echo/Unary")
+        .header("content-type", "application/grpc-web-text")
+        .header("accept", "application/grpc-web")
+        .body(Full::new(Bytes::from(STANDARD.encode(said("hello")))))
+        .unwrap();
+    let response = send(&mut GrpcWebLayer::new().layer(server()), request).await;
+    assert_eq!(messages(&part(&response.body).0), [say("hello")]);
+}
+
+#[tokio::test]
 async fn text_that_is_cut_or_no_base64_fails() {
     for body in ["!!!!", "AAA", "AAAAAA=="] {
         let response = call("application/grpc-web-text", "Unary", body).await;
