@@ -230,6 +230,8 @@ impl<T> Response<T> {
     }
 
     /// What is to travel after the message, or after the last of a stream.
+    ///
+    /// Where the stream fails it travels with the status, under names that the status's own metadata doesn't have.
     pub fn trailers_mut(&mut self) -> &mut Metadata {
         &mut self.trailers
     }

@@ -22,6 +22,8 @@ pin_project! {
         encoding: Option<Encoding>,
         was_compressed: bool,
         trailers: Option<HeaderMap>,
+        // Nothing has come yet.
+        is_blank: bool,
         ended: bool,
     }
 }
@@ -35,6 +37,7 @@ impl<B> Inbound<B> {
             encoding,
             was_compressed: false,
             trailers: None,
+            is_blank: true,
             ended: false,
         }
     }
@@ -42,6 +45,11 @@ impl<B> Inbound<B> {
     /// Whether the last message was compressed.
     pub(crate) fn was_compressed(&self) -> bool {
         self.was_compressed
+    }
+
+    /// Whether no byte of a message has come.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.is_blank
     }
 
     /// What came after the last message.
@@ -96,6 +104,7 @@ where
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
+                        *this.is_blank &= data.is_empty();
                         this.frames.push(data);
                         return Poll::Ready(Ok(true));
                     }

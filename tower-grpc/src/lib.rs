@@ -75,6 +75,7 @@ pub mod client;
 mod code;
 pub mod codec;
 mod compression;
+mod content_type;
 pub mod details;
 mod expiry;
 mod framing;

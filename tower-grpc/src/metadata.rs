@@ -20,7 +20,7 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Names and values that travel with a call: with the request, before the response, and after it.
 ///
 /// A name is of lowercase ASCII letters, digits and `-`, `_`, `.`; uppercase letters are lowered. Each may
-/// have several values. A value is printable ASCII text; under names that end in `-bin` it is any bytes, and
+/// have several values. A value is printable ASCII text without spaces around it; under names that end in `-bin` it is any bytes, and
 /// travels as base64.
 ///
 /// Names that the protocol has for itself (`grpc-` …, `content-type`, `te` and those of HTTP's
@@ -232,6 +232,17 @@ impl Metadata {
         !self.headers.keys().any(is_free)
     }
 
+    /// Adds what `other` has under names that aren't here.
+    pub(crate) fn complete(&mut self, other: &Self) {
+        for name in other.headers.keys().filter(|name| is_free(name)) {
+            if !self.headers.contains_key(name) {
+                for value in other.headers.get_all(name) {
+                    self.headers.append(name, value.clone());
+                }
+            }
+        }
+    }
+
     fn lookup(&self, name: &str) -> Option<HeaderName> {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
         is_free(&name).then_some(name)
@@ -341,6 +352,8 @@ fn text_value(name: &HeaderName, value: &str) -> Result<HeaderValue, InvalidMeta
         let name = name.as_str().to_owned();
         return Err(InvalidMetadata::Kind { name });
     }
+    // Spaces around a value are no part of it (RFC 9113, section 8.2.1), and some peers refuse whoever sends them.
+    let value = value.trim_matches(' ');
     let printable = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     HeaderValue::from_str(value)
         .ok()
@@ -404,8 +417,10 @@ mod tests {
         assert!(metadata.insert("", "c").is_err());
         assert!(metadata.insert(":path", "c").is_err());
         assert!(metadata.is_empty());
-        metadata.insert("UPPER", "x").unwrap();
-        assert_eq!(metadata.get("upper"), Some("x"));
+        metadata.insert("UPPER", "  x y ").unwrap();
+        assert_eq!(metadata.get("upper"), Some("x y"));
+        metadata.insert("empty", "  ").unwrap();
+        assert_eq!(metadata.get("empty"), Some(""));
     }
 
     #[test]

@@ -340,7 +340,11 @@ where
         this.messages.set(None);
         let trailers = match end {
             Ok(()) => ok_trailers(std::mem::take(this.trailers)),
-            Err(status) => as_failure(status).into_trailers(),
+            Err(status) => {
+                let mut status = as_failure(status);
+                status.metadata_mut().complete(this.trailers);
+                status.into_trailers()
+            }
         };
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }

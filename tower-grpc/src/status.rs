@@ -130,6 +130,9 @@ impl Status {
     }
 
     /// What travels with it in the trailers.
+    ///
+    /// Where a client's call of one response has failed, what came before the trailers is there, too, under names
+    /// that they don't have.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
@@ -244,7 +247,14 @@ impl Status {
 }
 
 fn escape(message: &str) -> HeaderValue {
-    let text = percent_encode(message.as_bytes(), ESCAPED).to_string();
+    let mut text = percent_encode(message.as_bytes(), ESCAPED).to_string();
+    // A space at either end would be no part of the field's value, and some peers refuse whoever sends one.
+    if let Some(rest) = text.strip_prefix(' ') {
+        text = format!("%20{rest}");
+    }
+    if let Some(rest) = text.strip_suffix(' ') {
+        text = format!("{rest}%20");
+    }
     // What is left is printable ASCII.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -372,6 +382,19 @@ mod tests {
         );
         let status = Status::from_trailers(trailers).unwrap().unwrap_err();
         assert_eq!(status.message(), message);
+    }
+
+    #[test]
+    fn no_message_begins_or_ends_with_a_space_on_the_wire() {
+        for (message, text) in [
+            (" ", "%20"),
+            ("   ", "%20 %20"),
+            (" a b ", "%20a b%20"),
+            ("a b", "a b"),
+        ] {
+            assert_eq!(escape(message), text);
+            assert_eq!(unescape(&escape(message)), message);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::expiry::{Expiry, expired};
 use crate::inbound::Inbound;
 use crate::status::GRPC_STATUS;
 use crate::streaming::Source;
-use crate::{BoxError, Code, Metadata, Response, Status};
+use crate::{BoxError, Code, Metadata, Response, Status, content_type};
 
 pin_project! {
     /// A response whose head is in order.
@@ -44,8 +44,8 @@ where
     ) -> Result<Self, Status> {
         let (head, body) = response.into_parts();
         let fields = Fields::read(&head.headers);
-        if fields.has_status {
-            // Only trailers.
+        // Only trailers. Where a body follows, what comes after it counts; but what isn't gRPC has no such end.
+        if fields.has_status && (body.is_end_stream() || head.status != StatusCode::OK) {
             let metadata = Status::from_trailers(head.headers).unwrap_or(Ok(Metadata::new()))?;
             return Ok(Self {
                 metadata,
@@ -82,9 +82,13 @@ where
             || Status::unimplemented("there is no message, where the method answers with one");
         let mut body = pin!(body.ok_or_else(none)?);
         let mut single = None;
-        poll_fn(|cx| body.as_mut().poll_single(&mut single, &mut codec, cx)).await?;
+        let polled = poll_fn(|cx| body.as_mut().poll_single(&mut single, &mut codec, cx)).await;
+        let ended = polled.and_then(|()| read_end(body.as_mut(), &metadata));
+        let trailers = ended.map_err(|mut status| {
+            status.metadata_mut().complete(&metadata);
+            status
+        })?;
         let was_compressed = body.was_compressed();
-        let trailers = read_end(body.as_mut().take_trailers())?;
         let message = single.ok_or_else(none)?;
         Ok(Response::received(
             message,
@@ -130,28 +134,23 @@ fn check_http(
         let message = format!("the server answered with the HTTP status {status}");
         return Err(Status::new(Code::from_http(status), message));
     }
-    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
-    match rest {
-        Some([] | [b';', ..]) => Ok(()),
-        Some([b'+', rest @ ..]) => {
-            let end = rest.iter().position(|byte| *byte == b';');
-            let named = rest[..end.unwrap_or(rest.len())].trim_ascii_end();
-            match named == subtype.as_bytes() {
-                true => Ok(()),
-                false => Err(Status::internal(format!(
-                    "the server answered with the content type {content_type:?}, where the codec reads {subtype}"
-                ))),
-            }
-        }
-        _ => Err(Status::unknown(format!(
+    match content_type.and_then(|value| content_type::subtype(value.as_bytes())) {
+        Some(named) if named.is_empty() || named == subtype.as_bytes() => Ok(()),
+        Some(_) => Err(Status::internal(format!(
+            "the server answered with the content type {content_type:?}, where the codec reads {subtype}"
+        ))),
+        None => Err(Status::unknown(format!(
             "the server answered with the content type {content_type:?}, which isn't gRPC's"
         ))),
     }
 }
 
-/// How the trailers say that the call has ended.
-fn read_end(trailers: Option<HeaderMap>) -> Result<Metadata, Status> {
-    trailers
+/// How the trailers say that the call has ended; or its head, where nothing at all came after it.
+fn read_end<B>(messages: Pin<&mut Inbound<B>>, head: &Metadata) -> Result<Metadata, Status> {
+    let is_blank = messages.is_blank();
+    messages
+        .take_trailers()
+        .or_else(|| is_blank.then(|| head.raw().clone()))
         .and_then(Status::from_trailers)
         .unwrap_or_else(|| Err(Status::internal("the response ends without a grpc-status")))
 }
@@ -272,7 +271,8 @@ where
             return;
         };
         *this.was_compressed = messages.was_compressed();
-        match ended.and_then(|()| read_end(messages.as_mut().take_trailers())) {
+        let head = this.metadata.get_or_insert_default();
+        match ended.and_then(|()| read_end(messages.as_mut(), head)) {
             Ok(trailers) => {
                 *this.trailers = Some(trailers);
                 this.stage.set(Stage::Ended);

@@ -85,6 +85,19 @@ async fn a_stream_that_fails_gives_what_came_before() {
 }
 
 #[tokio::test]
+async fn a_stream_that_fails_has_the_responses_trailers_too() {
+    let failing = Say {
+        times: 1,
+        data: b"fail".to_vec(),
+        ..say("x")
+    };
+    let mut messages = client().repeat(failing).await.unwrap().into_inner();
+    assert!(messages.message().await.unwrap().is_some());
+    let status = messages.message().await.unwrap_err();
+    assert_eq!(status.metadata().get("x-end"), Some("true"));
+}
+
+#[tokio::test]
 async fn a_stream_that_fails_at_once_fails_the_call() {
     let status = client().repeat(say("fail")).await.unwrap_err();
     assert_eq!(status.code(), Code::AlreadyExists);

@@ -14,3 +14,4 @@ mod services;
 mod sockets;
 mod targets;
 mod web;
+mod wire;

@@ -77,6 +77,52 @@ async fn a_grpc_status_counts_more_than_the_http_status() {
 }
 
 #[tokio::test]
+async fn a_status_in_the_head_counts_only_where_nothing_follows() {
+    let head = || grpc().header("grpc-status", "8");
+    // Messages without an end.
+    let cut = answered(head(), || vec![data(said("x"))]).await;
+    assert_eq!(cut.unwrap_err().code(), Code::Internal);
+    // Another end, or one that says nothing.
+    let other = answered(head(), || vec![trailers(&[("grpc-status", "9")])]).await;
+    assert_eq!(other.unwrap_err().code(), Code::FailedPrecondition);
+    let fine = || vec![data(said("x")), trailers(&[("grpc-status", "0")])];
+    assert_eq!(*answered(head(), fine).await.unwrap().get_ref(), say("x"));
+    let silent = answered(head(), || vec![trailers(&[("x-end", "1")])]).await;
+    assert_eq!(silent.unwrap_err().code(), Code::Internal);
+    // An empty body is what some proxies make of none.
+    for empty in [Vec::new, || vec![data(Bytes::new())]] {
+        let status = answered(head().header("x-why", "1"), empty)
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(
+            status.metadata().get_all("x-why").collect::<Vec<_>>(),
+            ["1"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_failure_tells_what_came_before_it() {
+    let head = grpc()
+        .header("x-head", "1")
+        .header("x-head", "2")
+        .header("x-both", "head");
+    let body = || {
+        vec![trailers(&[
+            ("grpc-status", "9"),
+            ("x-both", "end"),
+            ("x-end", "3"),
+        ])]
+    };
+    let status = answered(head, body).await.unwrap_err();
+    let all = |name| status.metadata().get_all(name).collect::<Vec<_>>();
+    assert_eq!(all("x-head"), ["1", "2"]);
+    assert_eq!(all("x-both"), ["end"]);
+    assert_eq!(all("x-end"), ["3"]);
+}
+
+#[tokio::test]
 async fn another_content_type_is_unknown() {
     for head in [
         Response::builder(),
@@ -104,6 +150,7 @@ async fn another_format_of_grpc_is_internal() {
         "application/grpc+proto",
         "application/grpc+proto;charset=utf-8",
         "application/grpc; charset=utf-8",
+        "Application/gRPC+proto",
     ] {
         let head = Response::builder().header("content-type", content_type);
         let body = || vec![data(said("x")), trailers(&[("grpc-status", "0")])];
