@@ -344,7 +344,8 @@ where
     /// Notes who polls. What was registered with another waker has to be registered anew.
     #[inline]
     fn note_waker(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let waker = self.project().waker;
+        let this = self.project();
+        let waker = this.waker;
         match waker {
             Some(waker) if waker.will_wake(cx.waker()) => return Ok(false),
             Some(_) => {}
@@ -354,6 +355,7 @@ where
             None => {}
         }
         *waker = Some(cx.waker().clone());
+        this.link.leftover.drive_by(cx.waker());
         Ok(true)
     }
 
@@ -390,7 +392,14 @@ where
                     // A response that is there doesn't wait for the request after it.
                     if polled.is_pending() && this.link.is_holding() {
                         this.link.release();
-                        polled = http1.poll(cx);
+                        polled = http1.as_mut().poll(cx);
+                    }
+                    if *this.draining && this.link.leftover.is_kept() {
+                        this.link.leftover.give_up();
+                        polled = http1.as_mut().poll(cx);
+                    }
+                    while polled.is_pending() && this.link.poll_discard(cx).is_ready() {
+                        polled = http1.as_mut().poll(cx);
                     }
                     if polled.is_ready() {
                         this.link.hand_over();

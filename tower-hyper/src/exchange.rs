@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use pin_project_lite::pin_project;
 #[cfg(feature = "http2")]
@@ -19,6 +19,7 @@ use tower_service::Service;
 use crate::Incoming;
 #[cfg(feature = "http2")]
 use crate::date;
+use crate::leftover::Leftover;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Over};
 #[cfg(feature = "http2")]
@@ -124,7 +125,11 @@ where
             Ok(()) => self.begin(request),
             Err(refusal) => {
                 // It may be on its way still.
-                drop(Incoming::http1(request.into_body(), Arc::clone(&self.link)));
+                drop(Incoming::http1(
+                    request.into_body(),
+                    Arc::clone(&self.link),
+                    false,
+                ));
                 State::Refused {
                     status: refused(refusal),
                 }
@@ -146,7 +151,9 @@ where
     /// Calls the service, if it is ready now.
     #[inline]
     fn begin(&self, request: Request<hyper::body::Incoming>) -> State<S, S::Future> {
-        let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
+        let is_followed = is_followed(&request);
+        let mut request =
+            request.map(|body| Incoming::http1(body, Arc::clone(&self.link), is_followed));
         self.attach_info(&mut request);
         let mut service = self.service.borrow_mut();
         // The exchange is polled right after this, and then waits with a waker of its own.
@@ -263,10 +270,13 @@ where
     B: Body,
 {
     let caught = catch_unwind(AssertUnwindSafe(|| match call.poll(cx) {
-        Poll::Ready(Ok(response)) => {
+        Poll::Ready(Ok(mut response)) => {
             let Some(over) = over.take() else {
                 return Ok(()); // It has been answered.
             };
+            if over.leftover().is_any() {
+                settle(over.leftover(), &mut response);
+            }
             *polled = Poll::Ready(Ok(response.map(|body| Outgoing::new(Some(body), over))));
             Ok(())
         }
@@ -320,6 +330,33 @@ where
         Err(panic) => State::Refused {
             status: panicked(&*panic),
         },
+    }
+}
+
+/// Whether the client may send another request after this one. Who has no body to drop doesn't need to know.
+#[inline]
+fn is_followed(request: &Request<hyper::body::Incoming>) -> bool {
+    !request.body().is_end_stream()
+        && request.version() == Version::HTTP_11
+        && !says_close(request.headers())
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    headers.get_all(CONNECTION).iter().any(|value| {
+        let mut options = value.as_bytes().split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    })
+}
+
+/// Where not all of the request was read: what is left over goes with a connection that ends, and a connection that has to end
+/// says so (RFC 9112, section 9.6).
+#[cold]
+fn settle<B>(leftover: &Leftover, response: &mut Response<B>) {
+    if says_close(response.headers()) {
+        leftover.give_up();
+    } else if leftover.is_refused() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
     }
 }
 

@@ -23,8 +23,9 @@ use crate::{Error, ErrorKind};
 ///
 /// What isn't read isn't received: the sender is held back by HTTP/2's windows, or by TCP's.
 ///
-/// **Cancellation.** Dropping it before its end means that the rest isn't wanted: an HTTP/1.1 connection
-/// is closed after the response, unless the rest is there already; an HTTP/2 stream is reset.
+/// **Cancellation.** Dropping it before its end means that the rest isn't wanted: on an HTTP/1.1 connection up to 256 KiB
+/// of it are read and thrown away after the response, and if there are more the connection is closed; an HTTP/2 stream is
+/// reset.
 ///
 /// **Errors.** [`Error`]: the sender broke off or broke the protocol, or sent nothing for as long as
 /// [`Settings::with_body_timeout`](crate::Settings::with_body_timeout) says.
@@ -37,6 +38,8 @@ pub struct Incoming {
 /// A body that may have content.
 struct Open {
     source: Source,
+    /// Another request may follow it, where this is HTTP/1.1.
+    is_followed: bool,
     has_ended: bool,
     /// Made when the sender is waited for.
     stall: Option<Pin<Box<Stall>>>,
@@ -66,7 +69,7 @@ impl Incoming {
     }
 
     #[inline]
-    pub(crate) fn http1(body: hyper::body::Incoming, link: Arc<Link>) -> Self {
+    pub(crate) fn http1(body: hyper::body::Incoming, link: Arc<Link>, is_followed: bool) -> Self {
         if body.is_end_stream() {
             return Self {
                 link: Some(link),
@@ -74,7 +77,7 @@ impl Incoming {
             };
         }
         link.open_body(true);
-        Self::open(Source::Http1(body), link)
+        Self::open(Source::Http1(body), link, is_followed)
     }
 
     #[cfg(feature = "http2")]
@@ -85,14 +88,15 @@ impl Incoming {
                 open: None,
             };
         }
-        Self::open(Source::Http2(body), link)
+        Self::open(Source::Http2(body), link, false)
     }
 
-    fn open(source: Source, link: Arc<Link>) -> Self {
+    fn open(source: Source, link: Arc<Link>, is_followed: bool) -> Self {
         Self {
             link: Some(link),
             open: Some(Box::new(Open {
                 source,
+                is_followed,
                 has_ended: false,
                 stall: None,
             })),
@@ -115,9 +119,19 @@ impl Incoming {
         let Some(open) = self.open.take() else {
             return;
         };
-        if let (Source::Http1(body), Some(link)) = (&open.source, &self.link) {
-            if open.has_ended || body.is_end_stream() {
+        let Open {
+            source,
+            is_followed,
+            has_ended,
+            ..
+        } = *open;
+        if let (Source::Http1(body), Some(link)) = (source, &self.link) {
+            if has_ended || body.is_end_stream() {
                 link.open_body(false);
+            } else if is_followed {
+                link.leftover.keep(body);
+            } else {
+                link.leftover.refuse();
             }
         }
     }
@@ -196,6 +210,8 @@ impl Body for Incoming {
         if open.poll_stall(timeout, cx).is_pending() {
             return Poll::Pending;
         }
+        // Who stalls isn't waited for once more.
+        open.is_followed = false;
         this.abandon();
         Poll::Ready(Some(Err(Error::new(ErrorKind::BodyTimeout))))
     }

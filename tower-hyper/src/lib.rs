@@ -27,6 +27,13 @@
 //! HTTP/2 the same holds for `:authority` and `Host`, which must agree where both are there. See [`without_vetting`](Settings::without_vetting). hyper refuses
 //! what doesn't parse, and [`tower_h2`] what RFC 9113 forbids, and floods.
 //!
+//! # Bodies that nobody reads
+//!
+//! A handler may answer before it has read the request, or without. Over HTTP/1.1 the next request begins behind that body, so
+//! up to 256 KiB of it are read and thrown away after the response, and the connection goes on. A larger one ends the
+//! connection: the response says so (`connection: close`) where the length is known, and the client isn't reset while it sends
+//! the rest (64 MiB or 5 seconds of it), which could cost it the response. Nobody is asked to continue (`expect`) a body that isn't read.
+//!
 //! # What it costs
 //!
 //! A connection has one timer for all deadlines, which is moved when it fires, or to an earlier time; and
@@ -66,6 +73,7 @@ mod exchange;
 mod failure;
 mod gate;
 mod incoming;
+mod leftover;
 mod link;
 mod listen;
 mod outgoing;

@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use crate::leftover::Leftover;
 
 /// Facts about the connection that a request came by.
 ///
@@ -154,6 +157,8 @@ pub(crate) struct Link {
     unblocked: AtomicU32,
     /// A request's body isn't at its end; never again if it was dropped before that.
     body_open: AtomicBool,
+    /// What was dropped of it.
+    pub(crate) leftover: Leftover,
     /// Everything is said, and the peer's last words are awaited.
     lingering: AtomicBool,
     /// Which head can be understood in two ways, the first being 1.
@@ -230,6 +235,7 @@ impl Link {
             blocked: AtomicBool::new(false),
             unblocked: AtomicU32::new(0),
             body_open: AtomicBool::new(false),
+            leftover: Leftover::default(),
             lingering: AtomicBool::new(false),
             doubtful: AtomicU32::new(0),
             holding: AtomicBool::new(false),
@@ -338,6 +344,22 @@ impl Link {
     /// A request's body, on HTTP/1.1, begins or has come to its end.
     pub(crate) fn open_body(&self, is_open: bool) {
         self.body_open.store(is_open, Ordering::Relaxed);
+    }
+
+    /// Throws away what nobody reads of a request that is answered, so that the next one may come. Ready where the connection
+    /// has to be polled for it.
+    #[inline]
+    pub(crate) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_busy = || self.begun() != self.ended.load(Ordering::Relaxed);
+        if !self.leftover.is_kept() || is_busy() {
+            return Poll::Pending;
+        }
+        if ready!(self.leftover.poll_discard(cx)) {
+            self.open_body(false);
+            // What came belonged to this body, and begins no head.
+            self.received.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(())
     }
 
     /// Whether the peer may still be sending what nobody reads: the rest of a body, or of a head that

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::leftover::Leftover;
 use crate::link::Link;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -87,6 +88,12 @@ impl<B: Body> Outgoing<B> {
 impl Over {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self(link)
+    }
+
+    /// What was dropped of the request.
+    #[inline]
+    pub(crate) fn leftover(&self) -> &Leftover {
+        &self.0.leftover
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::link::Progress;
 
 /// How long what nobody reads is taken in before a transport is closed.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How long each stage may take.
 #[derive(Debug, Clone, Copy)]

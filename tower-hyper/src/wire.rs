@@ -16,7 +16,7 @@ use crate::scan::Scan;
 const GATHERED: usize = 16 * 1024;
 
 /// How much of what nobody reads is taken in before the transport is closed.
-const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 /// A transport whose progress its connection's driver sees.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
 
     /// Takes in what the peer still sends, up to a bound. The driver bounds the time.
     fn poll_linger(&mut self, mut left: usize, cx: &mut Context<'_>) -> Poll<()> {
-        let mut scratch = [0; 4096];
+        let mut scratch = [0; 16 * 1024];
         while left > 0 {
             let mut buf = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.io).poll_read(cx, &mut buf) {

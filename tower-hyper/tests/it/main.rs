@@ -7,6 +7,7 @@ mod deadlines;
 mod exchanges;
 #[cfg(feature = "http2")]
 mod http2;
+mod leftovers;
 mod malformed;
 #[cfg(unix)]
 mod processes;
