@@ -95,7 +95,9 @@ where
     /// Takes in more of the body; `false` where it has ended well.
     fn poll_bytes(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<bool, Status>> {
         let mut this = self.project();
-        if !*this.ended && !this.body.is_end_stream() {
+        // Before the first bytes a body is asked for them at once: it has some, nearly always.
+        let is_over = *this.ended || (!*this.is_blank && this.body.is_end_stream());
+        if !is_over {
             match ready!(this.body.as_mut().poll_frame(cx)) {
                 None => {}
                 Some(Err(error)) => {

@@ -96,6 +96,12 @@ impl Metadata {
         }
     }
 
+    /// Whether there is nothing, not even of the protocol's own.
+    #[inline]
+    pub(crate) fn has_no_fields(&self) -> bool {
+        self.headers.is_empty()
+    }
+
     /// Headers to send, without those that aren't for metadata to say.
     pub(crate) fn into_headers(self) -> HeaderMap {
         let mut headers = self.headers;

@@ -45,12 +45,11 @@ enum Stage {
 impl RecvBody {
     /// A body of the stream, whose length is `length` where the head says so.
     pub(crate) fn new(stream: RecvStream, length: Option<u64>) -> Self {
-        let ended = stream.is_end_stream();
         Self {
-            stage: if ended { Stage::Ended } else { Stage::Data },
+            stage: Stage::Data,
             stream: Some(stream),
             unreleased: 0,
-            length: if ended { Some(0) } else { length },
+            length,
             hold: None,
         }
     }
@@ -58,7 +57,7 @@ impl RecvBody {
     /// Holds `hold` until the body is over.
     pub(crate) fn with_hold(mut self, hold: Option<Hold>) -> Self {
         self.hold = hold;
-        if self.stage == Stage::Ended {
+        if self.is_end_stream() {
             self.end();
         }
         self
@@ -153,10 +152,10 @@ impl Body for RecvBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (self.stage, self.length) {
-            (Stage::Ended, _) => SizeHint::with_exact(0),
-            (_, Some(length)) => SizeHint::with_exact(length),
-            (_, None) => SizeHint::default(),
+        match self.length {
+            _ if self.is_end_stream() => SizeHint::with_exact(0),
+            Some(length) => SizeHint::with_exact(length),
+            None => SizeHint::default(),
         }
     }
 }
