@@ -12,7 +12,7 @@ async fn hello(name: String) -> String {
     format!("hello, {name}\n")
 }
 
-fn app() -> App {
+pub(crate) fn app() -> App {
     App::new().route(hello)
 }
 

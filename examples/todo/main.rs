@@ -205,6 +205,19 @@ mod tests {
         );
     }
 
+    /// `WRITE_SNAPSHOTS=1 cargo test --package examples-todo` writes it anew.
+    #[test]
+    fn its_api_changes_only_on_purpose() {
+        let document = app(Store::in_memory()).openapi();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        if std::env::var_os("WRITE_SNAPSHOTS").is_some() {
+            std::fs::write(file, format!("{document:#}\n")).unwrap();
+        }
+        let committed = std::fs::read_to_string(file).unwrap();
+        let committed: serde_json::Value = serde_json::from_str(&committed).unwrap();
+        assert!(committed == document, "{file} isn't the document any more");
+    }
+
     #[tokio::test]
     async fn it_is_ready_while_its_database_is() {
         let client = app(Store::in_memory()).test();

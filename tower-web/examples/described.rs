@@ -109,11 +109,14 @@ async fn hello(name: String) -> String {
     format!("hello, {name}")
 }
 
+pub(crate) fn app() -> App {
+    let all = Mutex::default();
+    App::new().resource(People { all }).route(hello)
+}
+
 #[tower_web::main]
 async fn main() -> tower_web::Result {
-    let all = Mutex::default();
-    let app = App::new().resource(People { all }).route(hello);
     let server = tower_web::bind("127.0.0.1:0").await?;
     println!("{}", server.local_addr()?);
-    app.serve_on(server).await
+    app().serve_on(server).await
 }

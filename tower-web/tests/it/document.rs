@@ -188,7 +188,7 @@ async fn lost() -> StatusCode {
     StatusCode::NOT_FOUND
 }
 
-fn app() -> App {
+pub(crate) fn app() -> App {
     App::new()
         .resource(Users)
         .route(mine)
