@@ -23,8 +23,10 @@ mod dial;
 mod driver;
 mod response;
 
-/// How many streams are opened before the peer has said how many it allows (RFC 9113, section 6.5.2).
-const INITIAL_STREAMS: usize = 100;
+/// How many streams are opened before the peer has said how many it allows. Any number is right (RFC 9113,
+/// section 6.5.2), but a peer that allows fewer refuses the others; and one that allows none is rare, so that the first
+/// request doesn't wait.
+const INITIAL_STREAMS: usize = 1;
 
 /// How many frames that bring nothing, and resets, a server may send at once.
 const IDLE_FRAMES: u32 = 10_000;
@@ -78,6 +80,7 @@ impl Builder {
             times: Times {
                 keep_alive_timeout: Duration::from_secs(20),
                 write: Some(Duration::from_secs(30)),
+                hello: Some(Duration::from_secs(20)),
                 ..Times::default()
             },
             window: CONNECTION_WINDOW,
@@ -153,6 +156,15 @@ impl Builder {
     #[must_use]
     pub fn with_write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.times.write = timeout.into();
+        self
+    }
+
+    /// How long the peer may take to say anything at all; 20 s by default, `None` is no bound.
+    ///
+    /// A server's settings come first, and unasked. What listens and says nothing is none.
+    #[must_use]
+    pub fn with_hello_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.times.hello = timeout.into();
         self
     }
 

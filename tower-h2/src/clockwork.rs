@@ -15,6 +15,8 @@ pub(crate) struct Times {
     pub(crate) keep_alive_timeout: Duration,
     /// Whether pings are sent while no stream is open.
     pub(crate) keep_alive_while_idle: bool,
+    /// So long the first byte from the peer may take.
+    pub(crate) hello: Option<Duration>,
     /// So long bytes may wait to be written without any being taken.
     pub(crate) write: Option<Duration>,
     /// So long the peer may keep a stream's window shut; each stream sees to it itself.
@@ -34,6 +36,7 @@ impl Times {
     pub(crate) fn is_bounded(&self) -> bool {
         let bounds = [
             self.keep_alive,
+            self.hello,
             self.write,
             self.head,
             self.idle,
@@ -77,6 +80,8 @@ pub(crate) struct Clockwork {
     times: Times,
     read: u64,
     last_read: Instant,
+    /// Since when it is there, where nothing has come yet.
+    mute: Option<Instant>,
     /// When a ping was sent that is still to be answered, or any byte to come.
     pinged: Option<Instant>,
     written: u64,
@@ -95,6 +100,7 @@ impl Clockwork {
             times,
             read: 0,
             last_read: now,
+            mute: Some(now),
             pinged: None,
             written: 0,
             blocked: None,
@@ -111,6 +117,7 @@ impl Clockwork {
         if sight.read != self.read {
             self.read = sight.read;
             self.last_read = now;
+            self.mute = None;
             self.pinged = None;
         }
         let progress = sight.written != self.written;
@@ -155,7 +162,7 @@ impl Clockwork {
             .min()
     }
 
-    fn deadlines(&self) -> [Option<(Instant, Due)>; 7] {
+    fn deadlines(&self) -> [Option<(Instant, Due)>; 8] {
         let times = &self.times;
         let fail = |from: Option<Instant>, after: Option<Duration>, what| {
             Some((from?.checked_add(after?)?, Due::Fail(what)))
@@ -168,6 +175,7 @@ impl Clockwork {
         let ping = |interval| Some((self.last_read.checked_add(interval)?, Due::Ping));
         let idle = |idle| self.idle?.checked_add(idle);
         [
+            fail(self.mute, times.hello, "the peer says nothing"),
             fail(self.blocked, times.write, "the peer takes no bytes"),
             fail(self.head, times.head, "the fields of a head don't end"),
             fail(
@@ -244,6 +252,21 @@ mod tests {
         // Any byte is a sign of life.
         clockwork.see(Sight { read: 1, ..STILL }, now + SECOND);
         assert_eq!(clockwork.next(), Some(now + SECOND * 11));
+    }
+
+    #[test]
+    fn a_peer_that_says_nothing_at_all_is_given_up_and_one_that_did_is_not() {
+        let (mut clockwork, start) = clockwork(Times {
+            hello: Some(SECOND * 20),
+            ..Times::default()
+        });
+        assert_eq!(clockwork.next(), Some(start + SECOND * 20));
+        assert!(matches!(
+            clockwork.due(start + SECOND * 20),
+            Some(Due::Fail(_))
+        ));
+        clockwork.see(Sight { read: 1, ..STILL }, start + SECOND);
+        assert_eq!(clockwork.next(), None);
     }
 
     #[test]

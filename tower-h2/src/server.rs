@@ -69,6 +69,8 @@ impl Builder {
         Self {
             h2,
             times: Times {
+                // It has a timeout of its own for that.
+                hello: None,
                 keep_alive: Some(Duration::from_secs(2 * 60 * 60)),
                 keep_alive_timeout: Duration::from_secs(20),
                 keep_alive_while_idle: true,

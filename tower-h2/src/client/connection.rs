@@ -33,7 +33,7 @@ pub(super) struct Shared {
 /// gone.
 ///
 /// **Readiness.** It is ready while fewer streams are open than the peer's
-/// SETTINGS_MAX_CONCURRENT_STREAMS allows, and reserves one. It fails when the connection is closed, or
+/// SETTINGS_MAX_CONCURRENT_STREAMS allows, and reserves one. Before the peer has said how many, that is one. It fails when the connection is closed, or
 /// when the peer has sent GOAWAY; responses that are under way then still arrive. Without readiness a request
 /// is queued.
 ///
@@ -112,15 +112,25 @@ impl<B: Body> Connection<B> {
     }
 
     /// Fails when the connection takes no more requests.
-    fn poll_usable(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        match self.send.poll_ready(cx) {
+    fn check(&mut self) -> Result<(), Error> {
+        match self
+            .send
+            .poll_ready(&mut Context::from_waker(Waker::noop()))
+        {
             Poll::Ready(result) => result.map_err(|error| Error::from_h2(error).before_sending()),
-            // h2 lets a handle queue one request, and refuses the next. How many there may be is for the
-            // gate to say, and a clone has none queued.
-            Poll::Pending => {
-                self.send = self.send.clone();
-                Ok(())
-            }
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// h2 lets a handle queue one request beyond what the peer allows, holds on to it, and refuses the next. How many
+    /// there may be is for the gate to say; and what a handle holds on to isn't reset where its caller gives it up.
+    fn let_go(&mut self) {
+        let ready = self
+            .send
+            .poll_ready(&mut Context::from_waker(Waker::noop()));
+        if !matches!(ready, Poll::Ready(Ok(()))) {
+            // A clone has none queued.
+            self.send = self.send.clone();
         }
     }
 
@@ -170,21 +180,18 @@ where
     type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_usable(cx)?;
-        if let Slot::None(line) = &mut self.slot {
-            if !ready!(self.shared.gate.poll_enter(line, cx)) {
-                return Poll::Ready(Err(Error::new(ErrorKind::Closed).before_sending()));
-            }
+        let Slot::None(line) = &mut self.slot else {
+            return Poll::Ready(self.check());
+        };
+        if ready!(self.shared.gate.poll_enter(line, cx)) {
             self.slot = Slot::Reserved;
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        self.check()?;
+        Poll::Ready(Err(Error::new(ErrorKind::Closed).before_sending()))
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        if let Slot::None(_) = self.slot {
-            // What it may find is found again when the request is sent.
-            let _ = self.poll_usable(&mut Context::from_waker(Waker::noop()));
-        }
         let ticket = self.take_ticket();
         match self.send(request) {
             Ok((response, upload)) => ResponseFuture::new(response, Hold::new(upload, ticket)),
@@ -212,10 +219,9 @@ where
         if !last {
             announce_length(&mut head.headers, &body);
         }
-        let (response, stream) = self
-            .send
-            .send_request(Request::from_parts(head, ()), last)
-            .map_err(|error| Error::from_h2(error).before_sending())?;
+        let sent = self.send.send_request(Request::from_parts(head, ()), last);
+        self.let_go();
+        let (response, stream) = sent.map_err(|error| Error::from_h2(error).before_sending())?;
         if last {
             return Ok((response, None));
         }

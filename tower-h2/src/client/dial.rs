@@ -1,7 +1,7 @@
 //! Makes connections over the streams of a connector.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,7 +20,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes [`Connection`]s over the byte streams of a connector: a `MakeService`.
 ///
 /// `C` is a service from a target, such as an address, to a byte stream. The response is the connection's
-/// handle, whose [`Driver`] runs in a task that ends with it.
+/// handle, whose [`Driver`] runs in a task that ends with it. It is there once the peer has begun to speak HTTP/2: what
+/// listens and doesn't is no connection.
 ///
 /// **Readiness.** The connector's.
 ///
@@ -134,7 +135,11 @@ where
                 } => {
                     let io = ready!(connecting.poll(cx)).map_err(not_connected)?;
                     let builder = builder.take().unwrap_or_default();
-                    let handshake = Box::pin(async move { builder.handshake(io).await });
+                    let handshake = Box::pin(async move {
+                        let (connection, mut driver) = builder.handshake(io).await?;
+                        poll_fn(|cx| driver.poll_greeted(cx)).await?;
+                        Ok((connection, driver))
+                    });
                     step.set(Step::Shaking { handshake });
                 }
                 StepProj::Shaking { handshake } => {

@@ -10,10 +10,10 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Shared;
-use crate::Error;
 use crate::send_body::SendBuf;
 use crate::upkeep::{Chore, Upkeep};
 use crate::wiretap::{Notes, Wiretap};
+use crate::{Error, ErrorKind};
 
 /// Moves a connection while it is polled. It must be spawned, or polled beside the requests.
 ///
@@ -97,6 +97,15 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     B: Body,
 {
+    /// Moves it until the peer has said something.
+    pub(super) fn poll_greeted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match Pin::new(&mut *self).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.and(Err(Error::new(ErrorKind::Closed)))),
+            Poll::Pending if self.notes.read() > 0 => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// Passes on what the peer allows.
     fn tell_gate(&mut self) {
         let limit = self.h2.max_concurrent_send_streams();

@@ -10,8 +10,9 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_h2::client::{self, Connect, Connection};
 use tower_h2::{ErrorKind, RecvBody, server};
@@ -19,9 +20,14 @@ use tower_service::Service;
 use tower_util::{ServiceExt, service_fn};
 
 use crate::support::{Answer, echo};
-use crate::wire::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, STATUS_200, Wire};
+use crate::wire::{
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, STATUS_200,
+    WINDOW_UPDATE, Wire,
+};
 
 type Client = Connection<Full<Bytes>>;
+
+const CANCEL: u32 = 8;
 
 /// A client of `service`, served by a task.
 async fn connect<F>(limits: server::Builder, service: fn(Request<RecvBody>) -> F) -> Client
@@ -88,6 +94,111 @@ async fn readiness_follows_the_streams_that_the_peer_allows() {
     assert_ready!(third.poll()).unwrap();
 }
 
+/// A client, and the wire before the peer's settings are sent.
+async fn before_settings() -> (Client, Wire) {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (client, driver) = client::Builder::new().handshake(near).await.unwrap();
+    tokio::spawn(driver);
+    (client, Wire::mute(far).await)
+}
+
+/// The frames that the client sends until it waits.
+async fn heard(peer: &mut Wire) -> Vec<wire::Frame> {
+    let mut frames = Vec::new();
+    let second = Duration::from_secs(1);
+    while let Ok(frame) = tokio::time::timeout(second, peer.next()).await {
+        frames.push(frame.expect("the connection has ended"));
+    }
+    frames
+}
+
+/// The streams among them that it opens.
+async fn opened(peer: &mut Wire) -> Vec<u32> {
+    let frames = heard(peer).await;
+    let heads = frames.iter().filter(|frame| frame.kind == HEADERS);
+    heads.map(|frame| frame.stream).collect()
+}
+
+/// SETTINGS_MAX_CONCURRENT_STREAMS.
+fn at_most(streams: u8) -> [u8; 6] {
+    [0, 3, 0, 0, 0, streams]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_before_the_peers_settings_is_never_refused() {
+    let (client, mut peer) = before_settings().await;
+    for _ in 0..5 {
+        tokio::spawn(client.clone().oneshot(request("")));
+    }
+    assert_eq!(opened(&mut peer).await, [1]);
+    peer.send(SETTINGS, 0, 0, &at_most(3)).await;
+    assert_eq!(opened(&mut peer).await, [3, 5]);
+    peer.send(HEADERS, END_HEADERS | END_STREAM, 3, &[STATUS_200])
+        .await;
+    assert_eq!(opened(&mut peer).await, [7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_without_a_limit_allow_any_number() {
+    let (client, mut peer) = before_settings().await;
+    for _ in 0..300 {
+        tokio::spawn(client.clone().oneshot(request("")));
+    }
+    peer.send(SETTINGS, 0, 0, &[]).await;
+    assert_eq!(opened(&mut peer).await.len(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_changes_on_the_way_is_followed() {
+    let (client, mut peer) = before_settings().await;
+    peer.send(SETTINGS, 0, 0, &at_most(2)).await;
+    for _ in 0..4 {
+        tokio::spawn(client.clone().oneshot(request("")));
+    }
+    assert_eq!(opened(&mut peer).await, [1, 3]);
+    peer.send(SETTINGS, 0, 0, &at_most(0)).await;
+    for stream in [1, 3] {
+        peer.send(HEADERS, END_HEADERS | END_STREAM, stream, &[STATUS_200])
+            .await;
+    }
+    assert_eq!(opened(&mut peer).await, []);
+    peer.send(SETTINGS, 0, 0, &at_most(1)).await;
+    assert_eq!(opened(&mut peer).await, [5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_follows_a_window_that_the_settings_change() {
+    let (client, mut peer) = before_settings().await;
+    let window = |size: u8| [0, 4, 0, 0, 0, size];
+    let data = |frames: Vec<wire::Frame>| -> Vec<usize> {
+        let data = frames.iter().filter(|frame| frame.kind == DATA);
+        data.map(|frame| frame.payload.len()).collect()
+    };
+    peer.send(SETTINGS, 0, 0, &window(0)).await;
+    tokio::spawn(client.oneshot(request("twenty bytes to send")));
+    assert_eq!(data(heard(&mut peer).await), []);
+    // The window is 0, 8, 8 - 5 - 8, and 12 - 5.
+    peer.send(SETTINGS, 0, 0, &window(8)).await;
+    assert_eq!(data(heard(&mut peer).await), [8]);
+    peer.send(SETTINGS, 0, 0, &window(3)).await;
+    peer.send(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 4]).await;
+    assert_eq!(data(heard(&mut peer).await), []);
+    peer.send(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 8]).await;
+    assert_eq!(data(heard(&mut peer).await), [7]);
+    peer.send(SETTINGS, 0, 0, &window(100)).await;
+    assert_eq!(data(heard(&mut peer).await), [5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_is_given_up() {
+    let (mut client, _peer) = before_settings().await;
+    let start = Instant::now();
+    let error = client.ready().await.unwrap().call(request("")).await;
+    assert_eq!(start.elapsed().as_secs(), 20);
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Io);
+    assert!(client.ready().await.is_err());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reservation_goes_with_its_handle() {
     let client = connect(server::Builder::new(), echo).await;
@@ -147,6 +258,20 @@ async fn a_dropped_response_future_resets_the_stream() {
         moving.await.unwrap(),
         "the connection ends with its last handle"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_response_future_resets_the_stream_though_no_other_may_be_opened() {
+    let (mut client, mut peer) = before_settings().await;
+    peer.send(SETTINGS, 0, 0, &at_most(1)).await;
+    for stream in [1, 3] {
+        let mut call = task::spawn(client.ready().await.unwrap().call(request("")));
+        assert_pending!(call.poll());
+        assert_eq!(opened(&mut peer).await, [stream]);
+        drop(call);
+        let frame = peer.next_of(RST_STREAM).await;
+        assert_eq!((frame.stream, frame.code()), (stream, CANCEL));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,6 +457,27 @@ async fn connect_makes_connections_over_a_connectors_streams() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_does_not_speak_http_2_is_not_connected_to() {
+    for (said, kind) in [
+        ("", ErrorKind::Timeout),
+        ("HTTP/1.1 400 No\r\n\r\n", ErrorKind::Protocol),
+    ] {
+        let (near, mut far) = tokio::io::duplex(1024);
+        far.write_all(said.as_bytes()).await.unwrap();
+        let mut near = Some(near);
+        let connector =
+            service_fn(move |_: Uri| std::future::ready(Ok::<_, Infallible>(near.take().unwrap())));
+        let connect = Connect::<_, Full<Bytes>>::new(connector, client::Builder::new());
+        let error = connect.oneshot(Uri::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect);
+        assert!(error.is_unprocessed());
+        let cause = std::error::Error::source(&error).unwrap();
+        let cause = cause.downcast_ref::<tower_h2::Error>().unwrap();
+        assert_eq!(cause.kind(), kind);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connector_that_fails_is_the_source_of_the_error() {
     let connector =
         service_fn(|_: Uri| async { Err::<DuplexStream, _>(std::io::Error::other("no route")) });
@@ -355,7 +501,11 @@ fn connect_keeps_the_contract_of_services() {
     tower_test::contract::Checker::new()
         .requests(|| Uri::from_static("http://localhost"))
         .responses(|| {
-            let (near, far) = tokio::io::duplex(64 * 1024);
+            let (near, mut far) = tokio::io::duplex(64 * 1024);
+            let settings = wire::frame(SETTINGS, 0, 0, &[]);
+            let mut hello = task::spawn(AsyncWriteExt::write_all(&mut far, &settings));
+            assert_ready!(hello.poll()).unwrap();
+            drop(hello);
             FAR.lock().unwrap().push(far);
             near
         })

@@ -86,11 +86,17 @@ impl Wire {
 
     /// The server's side, with the prefaces exchanged.
     pub(crate) async fn server(io: DuplexStream) -> Self {
+        let mut wire = Self::mute(io).await;
+        wire.send(SETTINGS, 0, 0, &[]).await;
+        wire
+    }
+
+    /// The server's side, which hasn't said anything.
+    pub(crate) async fn mute(io: DuplexStream) -> Self {
         let mut wire = Self::new(io);
         let mut preface = [0; PREFACE.len()];
         wire.io.read_exact(&mut preface).await.unwrap();
         assert_eq!(preface, PREFACE);
-        wire.send(SETTINGS, 0, 0, &[]).await;
         wire
     }
 }
