@@ -1,5 +1,6 @@
 //! What the protocol promises, on both sides, in memory; and on sockets, what needs them.
 
+mod channel;
 mod compressed;
 mod corpus;
 mod deadlines;
