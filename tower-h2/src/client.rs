@@ -199,13 +199,10 @@ impl Builder {
     {
         let io = Wiretap::client(io, Allowance::new(IDLE_FRAMES, RESETS));
         let notes = io.notes();
-        let (send, mut h2) = self.h2.handshake(io).await.map_err(Error::from_h2)?;
+        let (send, h2) = self.h2.handshake(io).await.map_err(Error::from_h2)?;
         let connection = Connection::new(send, self.origin.clone(), INITIAL_STREAMS);
         let window = self.adaptive.then_some(self.window);
-        let pings = (self.adaptive || self.times.keep_alive.is_some())
-            .then(|| h2.ping_pong())
-            .flatten();
-        let upkeep = Upkeep::new(Arc::clone(&notes), self.times, window, pings);
+        let upkeep = Upkeep::new(Arc::clone(&notes), self.times, window);
         let driver = Driver::new(h2, connection.shared(), INITIAL_STREAMS, notes, upkeep);
         Ok((connection, driver))
     }

@@ -74,6 +74,14 @@ pub(crate) enum Due {
     Fail(&'static str),
 }
 
+/// What a look at the times shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    Due(Due),
+    /// Nothing, until then.
+    Next(Option<Instant>),
+}
+
 /// The times of one connection.
 #[derive(Debug)]
 pub(crate) struct Clockwork {
@@ -144,22 +152,16 @@ impl Clockwork {
         self.pinged.get_or_insert(now);
     }
 
-    /// What is due by now, the worst first.
-    pub(crate) fn due(&self, now: Instant) -> Option<Due> {
-        self.deadlines()
-            .into_iter()
-            .flatten()
-            .find(|&(at, _)| at <= now)
-            .map(|(_, due)| due)
-    }
-
-    /// When to look again.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.deadlines()
-            .into_iter()
-            .flatten()
-            .map(|(at, _)| at)
-            .min()
+    /// What is due by now, the worst first; else when to look again.
+    pub(crate) fn look(&self, now: Instant) -> Look {
+        let mut next = None;
+        for (at, due) in self.deadlines().into_iter().flatten() {
+            if at <= now {
+                return Look::Due(due);
+            }
+            next = Some(next.map_or(at, |next| at.min(next)));
+        }
+        Look::Next(next)
     }
 
     fn deadlines(&self) -> [Option<(Instant, Due)>; 8] {
@@ -218,6 +220,24 @@ mod tests {
         busy: false,
         worked: false,
     };
+
+    impl Clockwork {
+        /// What is due, where anything is.
+        fn due(&self, now: Instant) -> Option<Due> {
+            match self.look(now) {
+                Look::Due(due) => Some(due),
+                Look::Next(_) => None,
+            }
+        }
+
+        /// When to look again, where nothing is due yet.
+        fn next(&self) -> Option<Instant> {
+            match self.look(self.last_read) {
+                Look::Next(next) => next,
+                Look::Due(due) => panic!("{due:?}"),
+            }
+        }
+    }
 
     fn clockwork(times: Times) -> (Clockwork, Instant) {
         let now = Instant::now();

@@ -260,7 +260,7 @@ impl<F: Future> Future for Paced<F> {
         };
         let start = Instant::now();
         let polled = this.exchange.poll(cx);
-        pace.observe(start.elapsed(), bar);
+        pace.observe(start, Instant::now(), bar);
         polled
     }
 }

@@ -9,6 +9,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// A poll below this is quick on any machine: it is many times what a task costs.
 const QUICK: Duration = Duration::from_micros(50);
 /// How many times the protocol's own work a poll may take. As a ratio it means the same on slow machines.
@@ -47,9 +49,9 @@ impl Pace {
         self.wary.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes in that the first poll of a request took `took`; says whether that was slow.
-    pub(crate) fn observe(&self, took: Duration, bar: Duration) -> bool {
-        if took > bar {
+    /// Takes in when the first poll of a request began and ended; says whether it took longer than `bar`.
+    pub(crate) fn observe(&self, start: Instant, end: Instant, bar: Duration) -> bool {
+        if start.checked_add(bar).is_some_and(|due| end > due) {
             let penalty = self.penalty.load(Ordering::Relaxed);
             self.wary.store(penalty, Ordering::Relaxed);
             self.penalty
@@ -76,22 +78,27 @@ mod tests {
     const LONG: Duration = Duration::from_millis(1);
     const SHORT: Duration = Duration::from_micros(5);
 
+    fn observe(pace: &Pace, took: Duration) -> bool {
+        let start = Instant::now();
+        pace.observe(start, start + took, BAR)
+    }
+
     #[test]
     fn the_first_request_gets_a_task_and_quick_ones_after_it_none() {
         let pace = Pace::new();
         assert!(!pace.in_place());
-        pace.observe(SHORT, BAR);
+        observe(&pace, SHORT);
         assert!(pace.in_place());
     }
 
     #[test]
     fn after_a_slow_request_as_many_quick_ones_are_wanted_as_the_penalty() {
         let pace = Pace::new();
-        pace.observe(SHORT, BAR);
-        assert!(pace.observe(LONG, BAR));
+        observe(&pace, SHORT);
+        assert!(observe(&pace, LONG));
         for _ in 0..PENALTY {
             assert!(!pace.in_place());
-            pace.observe(SHORT, BAR);
+            observe(&pace, SHORT);
         }
         assert!(pace.in_place());
     }
@@ -100,7 +107,7 @@ mod tests {
     fn a_service_that_stays_slow_is_tried_ever_more_rarely_up_to_a_bound() {
         let pace = Pace::new();
         for _ in 0..20 {
-            pace.observe(LONG, BAR);
+            observe(&pace, LONG);
         }
         assert_eq!(pace.wary.load(Ordering::Relaxed), MAX_PENALTY);
     }

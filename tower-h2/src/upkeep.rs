@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::bdp::Estimator;
-use crate::clockwork::{Clockwork, Due, Sight, Times};
+use crate::clockwork::{Clockwork, Due, Look, Sight, Times};
 use crate::wiretap::Notes;
 use crate::{Error, ErrorKind};
 
@@ -21,6 +21,8 @@ pub(crate) enum Chore {
     Drain,
     /// To let the peer send this much before it is read.
     Widen(u32),
+    /// To [`equip`](Upkeep::equip) it for pings.
+    Equip,
     /// To end at once.
     Fail(Error),
 }
@@ -38,30 +40,33 @@ pub(crate) struct Upkeep {
     active: bool,
 }
 
-/// h2 sends one ping at a time.
+/// h2 sends one ping at a time. Once it is asked for what sends them it looks for one at each poll, so it isn't asked
+/// before there is one to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PingState {
+    Unequipped,
     None,
     UnderWay,
 }
 
 impl Upkeep {
-    pub(crate) fn new(
-        notes: Arc<Notes>,
-        times: Times,
-        window: Option<u32>,
-        pings: Option<PingPong>,
-    ) -> Self {
+    pub(crate) fn new(notes: Arc<Notes>, times: Times, window: Option<u32>) -> Self {
         let clockwork = Clockwork::new(times, Instant::now());
         Self {
             active: window.is_some() || times.is_bounded(),
             notes,
             clockwork,
             estimator: window.map(Estimator::new),
-            pings,
-            ping: PingState::None,
+            pings: None,
+            ping: PingState::Unequipped,
             timer: Timer::default(),
         }
+    }
+
+    /// Here is what sends pings; `None` where others have it.
+    pub(crate) fn equip(&mut self, pings: Option<PingPong>) {
+        self.pings = pings;
+        self.ping = PingState::None;
     }
 
     /// It was told to drain.
@@ -72,6 +77,11 @@ impl Upkeep {
     /// Whether it takes no more streams.
     pub(crate) fn is_draining(&self) -> bool {
         self.clockwork.is_draining()
+    }
+
+    /// What was seen of the bytes.
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Looks what is to be done. Call it at the end of each poll of the connection, again
@@ -103,28 +113,34 @@ impl Upkeep {
             worked,
         };
         self.clockwork.see(sight, now);
+        if self.estimator.is_some() && self.ping == PingState::Unequipped {
+            return Poll::Ready(Chore::Equip);
+        }
         if let Some(window) = self.sample(read, now, cx) {
             return Poll::Ready(Chore::Widen(window));
         }
-        loop {
-            match self.clockwork.due(now) {
-                Some(Due::Ping) => {
+        let next = loop {
+            match self.clockwork.look(now) {
+                Look::Due(Due::Ping) if self.ping == PingState::Unequipped => {
+                    return Poll::Ready(Chore::Equip);
+                }
+                Look::Due(Due::Ping) => {
                     self.send_ping();
                     // Where none can be sent one is under way, and as good.
                     self.clockwork.pinged(now);
                 }
-                Some(Due::Drain) => {
+                Look::Due(Due::Drain) => {
                     self.clockwork.drain(now);
                     return Poll::Ready(Chore::Drain);
                 }
-                Some(Due::Fail(what)) => {
+                Look::Due(Due::Fail(what)) => {
                     let error = Error::because(ErrorKind::Timeout, what);
                     return Poll::Ready(Chore::Fail(error));
                 }
-                None => break,
+                Look::Next(next) => break next,
             }
-        }
-        if self.timer.poll(self.clockwork.next(), now, cx).is_ready() {
+        };
+        if self.timer.poll(next, now, cx).is_ready() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

@@ -33,6 +33,7 @@ const PRIORITY: u8 = 0x20;
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     read: AtomicU64,
+    heads: AtomicU64,
     written: AtomicU64,
     blocked: AtomicBool,
     head_open: AtomicBool,
@@ -45,6 +46,11 @@ impl Notes {
     /// How many bytes have come.
     pub(crate) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// How many requests the peer has begun.
+    pub(crate) fn heads(&self) -> u64 {
+        self.heads.load(Ordering::Relaxed)
     }
 
     /// How many bytes have left.
@@ -364,15 +370,19 @@ impl Scan {
                 bytes = &bytes[count..];
                 continue;
             }
+            // Nearly always all of a head is there.
+            if let (0, Some((head, rest))) = (self.have, bytes.split_first_chunk()) {
+                bytes = rest;
+                self.frame(*head, notes);
+                continue;
+            }
             let count = bytes.len().min(HEAD_LEN - self.have);
             self.head[self.have..self.have + count].copy_from_slice(&bytes[..count]);
             self.have += count;
             bytes = &bytes[count..];
             if self.have == HEAD_LEN {
                 self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
-                self.skip = u32::from_be_bytes([0, a, b, c]);
-                self.frame(kind, flags, notes);
+                self.frame(self.head, notes);
             }
         }
         let open = self.block_open || (self.in_fields && self.skip > 0);
@@ -393,24 +403,26 @@ impl Scan {
     }
 
     /// A block of fields on a stream that was opened before holds trailers.
-    fn headers(&mut self, flags: u8) {
+    fn headers(&mut self, stream: u32, flags: u8, notes: &Notes) {
         if let Some(highest) = &mut self.highest {
-            let [.., a, b, c, d] = self.head;
-            let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
             if stream > *highest {
                 *highest = stream;
+                notes.heads.store(notes.heads() + 1, Ordering::Relaxed);
             } else {
                 self.trailers = Some(Peek::new(flags));
             }
         }
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, notes: &Notes) {
+    fn frame(&mut self, head: [u8; HEAD_LEN], notes: &Notes) {
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        self.skip = u32::from_be_bytes([0, a, b, c]);
+        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
         self.in_fields = matches!(kind, HEADERS | CONTINUATION);
         self.block_open = self.in_fields && flags & END_HEADERS == 0;
         let fine = match kind {
             HEADERS => {
-                self.headers(flags);
+                self.headers(stream, flags, notes);
                 true
             }
             CONTINUATION => true,

@@ -83,6 +83,7 @@ where
                     // It fails while the peer hasn't acknowledged the last; then the next sample does.
                     let _ = this.h2.set_initial_window_size(window);
                 }
+                Chore::Equip => this.upkeep.equip(this.h2.ping_pong()),
                 Chore::Fail(error) => {
                     this.shared.gate.close();
                     return Poll::Ready(Err(error));

@@ -250,10 +250,7 @@ where
             return Poll::Pending;
         };
         let mut h2 = shaken.map_err(Error::from_h2)?;
-        let pings = (window.is_some() || times.keep_alive.is_some())
-            .then(|| h2.ping_pong())
-            .flatten();
-        let mut upkeep = Upkeep::new(Arc::clone(notes), *times, *window, pings);
+        let mut upkeep = Upkeep::new(Arc::clone(notes), *times, *window);
         if *draining {
             h2.graceful_shutdown();
             upkeep.drain();

@@ -22,7 +22,7 @@ use crate::fields::announced_length;
 use crate::pace::Pace;
 use crate::send_body::SendBuf;
 use crate::upkeep::{Chore, Upkeep};
-use crate::wiretap::Wiretap;
+use crate::wiretap::{Notes, Wiretap};
 use crate::{Error, ErrorKind, RecvBody};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -65,6 +65,8 @@ where
     bar: Duration,
     /// How long the peer may keep a stream's window shut.
     stream_timeout: Option<Duration>,
+    /// How many of the heads that have begun were accepted, or are known not to come.
+    claimed: u64,
     /// The service can't take requests any more.
     failed: Option<Error>,
 }
@@ -83,6 +85,7 @@ where
             waiting: Vec::new(),
             pace: Arc::new(Pace::new()),
             bar: Pace::bar(Duration::ZERO),
+            claimed: 0,
             failed: None,
         }
     }
@@ -117,7 +120,7 @@ where
     {
         loop {
             let before = *received;
-            match self.poll(h2, received, cx) {
+            match self.poll(h2, upkeep.notes(), received, cx) {
                 // A peer that is told to go may do so at once.
                 Poll::Ready(Err(error))
                     if error.kind() == ErrorKind::Io && upkeep.is_draining() =>
@@ -135,6 +138,7 @@ where
                     // It fails while the peer hasn't acknowledged the last; then the next sample does.
                     let _ = h2.set_initial_window_size(window);
                 }
+                Chore::Equip => upkeep.equip(h2.ping_pong()),
                 Chore::Fail(error) => return Poll::Ready(Ending::Failing(error)),
             }
         }
@@ -143,6 +147,7 @@ where
     fn poll<IO>(
         &mut self,
         h2: &mut H2<IO, B::Data>,
+        notes: &Notes,
         received: &mut u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>>
@@ -154,7 +159,7 @@ where
         for _ in 0..TURNS {
             // Each turn but the first also writes what the one before has answered.
             if self.accepted.is_empty() {
-                let open = self.take_in(h2, cx)?;
+                let open = self.take_in(h2, notes, cx)?;
                 if self.accepted.is_empty() {
                     ready!(open);
                     return Poll::Ready(Ok(()));
@@ -178,6 +183,7 @@ where
     fn take_in<IO>(
         &mut self,
         h2: &mut H2<IO, B::Data>,
+        notes: &Notes,
         cx: &mut Context<'_>,
     ) -> Result<Poll<()>, Error>
     where
@@ -185,9 +191,13 @@ where
     {
         let start = Instant::now();
         let mut end = Poll::Pending;
-        while self.accepted.len() < BATCH {
+        // Where no other head has come, asking for one is in vain, and h2 would do all its rounds.
+        while self.accepted.is_empty()
+            || (self.accepted.len() < BATCH && self.claimed != notes.heads())
+        {
             match h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok(request))) => {
+                    self.claimed += 1;
                     // One at a time needs no room for four, over the life of an idle connection.
                     if self.accepted.capacity() == 0 {
                         self.accepted.reserve_exact(1);
@@ -199,7 +209,10 @@ where
                     end = Poll::Ready(());
                     break;
                 }
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.claimed = notes.heads();
+                    break;
+                }
             }
         }
         if let Ok(count @ 1..) = u32::try_from(self.accepted.len()) {
@@ -272,7 +285,7 @@ where
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
         let end = Instant::now();
-        let slow = self.pace.observe(end - start, self.bar);
+        let slow = self.pace.observe(start, end, self.bar);
         match polled {
             Poll::Ready(()) => self.spare = Some(exchange),
             Poll::Pending => self.spawn(Paced::begun(exchange), cx),
