@@ -99,6 +99,7 @@ impl Chunks {
         // Nearly always it is in one chunk, and what follows it, too.
         let prefix = match self.front.first_chunk() {
             Some(prefix) => *prefix,
+            None if self.front.is_empty() => return None,
             None => self.first_bytes()?,
         };
         self.skip(PREFIX);

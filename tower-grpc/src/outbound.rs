@@ -31,11 +31,8 @@ const BATCH: usize = 16 * 1024;
 pub struct GrpcBody(Kind);
 
 enum Kind {
-    Empty,
-    Message(Bytes),
-    /// A message, and the trailers after it.
-    Unary(Bytes, HeaderMap),
-    Trailers(HeaderMap),
+    /// A message, or any bytes, and the trailers after it. What is sent is taken, the message first.
+    Single(Option<Bytes>, Option<HeaderMap>),
     /// Something that isn't gRPC, for a client that doesn't speak it.
     Boxed(Pin<Box<dyn Body<Data = Bytes, Error = Status> + Send>>),
 }
@@ -43,7 +40,7 @@ enum Kind {
 impl GrpcBody {
     /// A body of nothing.
     pub fn empty() -> Self {
-        Self(Kind::Empty)
+        Self(Kind::Single(None, None))
     }
 
     /// Any other body, as a layer may make one.
@@ -59,11 +56,11 @@ impl GrpcBody {
 
     /// One message, or any bytes.
     pub(crate) fn message(bytes: Bytes) -> Self {
-        Self(Kind::Message(bytes))
+        Self(Kind::Single(Some(bytes), None))
     }
 
     pub(crate) fn unary(message: Bytes, trailers: HeaderMap) -> Self {
-        Self(Kind::Unary(message, trailers))
+        Self(Kind::Single(Some(message), Some(trailers)))
     }
 
     pub(crate) fn streaming<B>(body: B) -> Self
@@ -78,28 +75,24 @@ impl Body for GrpcBody {
     type Data = Bytes;
     type Error = Status;
 
-    // Unary -> Trailers -> Empty; Message -> Empty.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Kind::Boxed(body) = &mut self.0 {
-            return body.as_mut().poll_frame(cx);
+        match &mut self.0 {
+            Kind::Single(message, trailers) => Poll::Ready(match message.take() {
+                Some(message) => Some(Ok(Frame::data(message))),
+                None => trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
+            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
-        let (frame, next) = match std::mem::replace(&mut self.0, Kind::Empty) {
-            Kind::Unary(message, trailers) => (Frame::data(message), Kind::Trailers(trailers)),
-            Kind::Message(message) => (Frame::data(message), Kind::Empty),
-            Kind::Trailers(trailers) => (Frame::trailers(trailers), Kind::Empty),
-            Kind::Empty | Kind::Boxed(_) => return Poll::Ready(None),
-        };
-        self.0 = next;
-        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Empty => true,
-            Kind::Message(_) | Kind::Unary(..) | Kind::Trailers(_) => false,
+            Kind::Single(message, trailers) => message.is_none() && trailers.is_none(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -122,10 +115,10 @@ impl Default for GrpcBody {
 impl fmt::Debug for GrpcBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
-            Kind::Empty => "GrpcBody(empty)",
-            Kind::Message(_) => "GrpcBody(message)",
-            Kind::Unary(..) => "GrpcBody(message, trailers)",
-            Kind::Trailers(_) => "GrpcBody(trailers)",
+            Kind::Single(None, None) => "GrpcBody(empty)",
+            Kind::Single(Some(_), None) => "GrpcBody(message)",
+            Kind::Single(Some(_), Some(_)) => "GrpcBody(message, trailers)",
+            Kind::Single(None, Some(_)) => "GrpcBody(trailers)",
             Kind::Boxed(_) => "GrpcBody(stream)",
         })
     }
@@ -196,7 +189,7 @@ impl Writing {
 ///
 /// There is more room than for one: h2 asks for six others, and finds them missing at the first look.
 pub(crate) fn template(name: HeaderName, value: HeaderValue) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(48);
+    let mut headers = HeaderMap::with_capacity(12);
     headers.insert(name, value);
     headers
 }

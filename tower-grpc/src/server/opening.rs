@@ -22,7 +22,8 @@ pub(super) struct Opened<B> {
 }
 
 impl<B> Opened<B> {
-    #[inline]
+    // What it gives is large, and is taken apart at once.
+    #[inline(always)]
     pub(super) fn read(
         settings: Settings,
         subtype: &'static str,
