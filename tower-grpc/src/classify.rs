@@ -92,15 +92,35 @@ fn class(code: Code, headers: &HeaderMap) -> Class {
 
 #[cfg(feature = "transport")]
 fn is_unprocessed(status: &Status) -> bool {
-    let first = std::error::Error::source(status);
-    std::iter::successors(first, |error| error.source())
-        .filter_map(|error| error.downcast_ref::<tower_h2::Error>())
-        .any(tower_h2::Error::is_unprocessed)
+    of_h2(status).any(tower_h2::Error::is_unprocessed)
 }
 
 #[cfg(not(feature = "transport"))]
 fn is_unprocessed(_: &Status) -> bool {
     false
+}
+
+/// Whether a connection that there was hasn't taken the call.
+#[cfg(feature = "transport")]
+pub(crate) fn is_refused(status: &Status) -> bool {
+    use tower_h2::ErrorKind::{Closed, GoAway, Io, Reset};
+
+    let by_connection =
+        |error: &tower_h2::Error| matches!(error.kind(), Closed | GoAway | Io | Reset);
+    of_h2(status).any(|error| error.is_unprocessed() && by_connection(error))
+}
+
+#[cfg(not(feature = "transport"))]
+pub(crate) fn is_refused(_: &Status) -> bool {
+    false
+}
+
+/// The transport's errors that have caused it.
+#[cfg(feature = "transport")]
+fn of_h2(status: &Status) -> impl Iterator<Item = &tower_h2::Error> {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source())
+        .filter_map(|error| error.downcast_ref::<tower_h2::Error>())
 }
 
 /// What the head of a response says of the end.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tower_deadline::Deadline;
 use tower_service::Service;
 
+use crate::classify::is_refused;
 use crate::codec::{Codec, Decode, Encode};
 use crate::compression::{Compression, Encoding, EncodingSet, GRPC_ACCEPT_ENCODING, GRPC_ENCODING};
 use crate::expiry::expired;
@@ -37,6 +38,9 @@ const USER_AGENT: &str = concat!("grpc-rust-tower/", env!("CARGO_PKG_VERSION"));
 /// Calls methods over a service. What generated clients hold.
 ///
 /// **Readiness.** Each call waits for the service's; it is part of the call's time.
+///
+/// A call of one message that a connection certainly hasn't taken (its stream was refused, or comes after the last that
+/// a GOAWAY names) is made once more, as gRFC A6 has it. Whatever else may be tried again is for a layer to say.
 ///
 /// **Cancellation.** Dropping a call's future, or its [`Streaming`], ends the call; the server is told.
 ///
@@ -91,7 +95,7 @@ impl Method {
     /// The head of a call.
     fn head(
         &self,
-        metadata: Metadata,
+        metadata: &Metadata,
         extensions: Extensions,
         timeout: Option<Duration>,
     ) -> http::Request<()> {
@@ -104,11 +108,12 @@ impl Method {
         head
     }
 
-    fn headers(&self, metadata: Metadata, timeout: Option<Duration>) -> HeaderMap {
-        let mut headers = metadata.into_headers();
-        if headers.is_empty() {
+    fn headers(&self, metadata: &Metadata, timeout: Option<Duration>) -> HeaderMap {
+        let mut headers;
+        if metadata.raw().is_empty() {
             headers = self.headers.clone();
         } else {
+            headers = metadata.clone().into_headers();
             headers.reserve(self.headers.len() + 1);
             for (name, value) in &self.headers {
                 // A program may name itself in the metadata.
@@ -259,8 +264,15 @@ where
         let outgoing = Outgoing::new::<C>(self, path, &request)?;
         let work = pin!(async {
             self.ready().await?;
-            let request = outgoing.message(self, request, &mut codec)?;
-            self.single(codec, request).await
+            let message = outgoing.message(self, request, &mut codec)?;
+            let response = match self.call(outgoing.request(self, &message)).await {
+                Err(status) if is_refused(&status) => {
+                    self.ready().await?;
+                    self.call(outgoing.request(self, &message)).await
+                }
+                response => response,
+            };
+            self.answer::<C>(response?)?.single(codec).await
         });
         within(outgoing.deadline, work).await
     }
@@ -281,7 +293,8 @@ where
         let work = pin!(async {
             self.ready().await?;
             let request = outgoing.stream::<_, C>(self, request);
-            self.single(codec, request).await
+            let response = self.call(request).await?;
+            self.answer::<C>(response)?.single(codec).await
         });
         within(outgoing.deadline, work).await
     }
@@ -303,8 +316,16 @@ where
     {
         let outgoing = Outgoing::new::<C>(self, path, &request)?;
         within(outgoing.deadline, pin!(self.ready())).await?;
-        let request = outgoing.message(self, request, &mut codec)?;
-        let mut messages = self.begin(codec, request, outgoing.deadline);
+        let message = outgoing.message(self, request, &mut codec)?;
+        let mut messages = self.begin(codec, outgoing.request(self, &message), outgoing.deadline);
+        if let Err(status) = messages.metadata().await {
+            if !is_refused(&status) {
+                return Err(status);
+            }
+            within(outgoing.deadline, pin!(self.ready())).await?;
+            let request = outgoing.request(self, &message);
+            messages = self.begin(C::default(), request, outgoing.deadline);
+        }
         let metadata = messages.metadata().await?.clone();
         Ok(Response::new(messages).with_metadata(metadata))
     }
@@ -333,21 +354,18 @@ where
         Ok(self.begin(codec, request, outgoing.deadline))
     }
 
-    /// Sends a request whose response is one message.
-    async fn single<C, Res>(
+    /// Sends a request, and waits for the head of the response.
+    async fn call(
         &mut self,
-        codec: C,
         request: http::Request<GrpcBody>,
-    ) -> Result<Response<Res>, Status>
-    where
-        C: Decode<Res>,
-    {
+    ) -> Result<http::Response<B>, Status> {
+        self.service.call(request).await.map_err(Status::from_error)
+    }
+
+    /// Looks at the head of a response.
+    fn answer<C: Codec>(&self, response: http::Response<B>) -> Result<Answer<B>, Status> {
         let (max, accept) = (self.settings.max_decoding, self.settings.accept);
-        let response = self.service.call(request).await;
-        let response = response.map_err(Status::from_error)?;
-        Answer::read(response, C::SUBTYPE, accept, max)?
-            .single(codec)
-            .await
+        Answer::read(response, C::SUBTYPE, accept, max)
     }
 
     /// Sends a request whose response is a stream, and doesn't wait for the response.
@@ -405,6 +423,13 @@ struct Outgoing {
     deadline: Option<Deadline>,
 }
 
+/// A message that is sent, and may have to be sent again.
+struct Outbound {
+    bytes: Bytes,
+    metadata: Metadata,
+    extensions: Extensions,
+}
+
 impl Outgoing {
     fn new<C: Codec>(
         client: &mut Client<impl Sized>,
@@ -423,20 +448,32 @@ impl Outgoing {
         })
     }
 
-    /// A request of one message.
+    /// What a request of one message is made of.
     fn message<T, C: Encode<T>>(
         &self,
         client: &Client<impl Sized>,
         request: Request<T>,
         codec: &mut C,
-    ) -> Result<http::Request<GrpcBody>, Status> {
+    ) -> Result<Outbound, Status> {
         let (message, metadata, extensions, compression) = request.into_parts();
-        let bytes = client
-            .settings
-            .writing(compression)
-            .message(codec, message)?;
-        let head = client.methods.0[self.method].head(metadata, extensions, self.timeout);
-        Ok(head.map(|()| GrpcBody::message(bytes)))
+        let writing = client.settings.writing(compression);
+        Ok(Outbound {
+            bytes: writing.message(codec, message)?,
+            metadata,
+            extensions,
+        })
+    }
+
+    /// A request of it.
+    fn request(&self, client: &Client<impl Sized>, message: &Outbound) -> http::Request<GrpcBody> {
+        let Outbound {
+            bytes,
+            metadata,
+            extensions,
+        } = message;
+        let method = &client.methods.0[self.method];
+        let head = method.head(metadata, extensions.clone(), self.timeout);
+        head.map(|()| GrpcBody::message(bytes.clone()))
     }
 
     /// A request of a stream of them.
@@ -453,7 +490,7 @@ impl Outgoing {
         let (messages, metadata, extensions, compression) = request.into_parts();
         let requests = Requests::new(messages, C::default(), client.settings.writing(compression));
         let body = GrpcBody::streaming(Typed::<T::Item, _>::new(requests));
-        let head = client.methods.0[self.method].head(metadata, extensions, self.timeout);
+        let head = client.methods.0[self.method].head(&metadata, extensions, self.timeout);
         head.map(|()| body)
     }
 }

@@ -102,18 +102,60 @@ async fn after_a_goaway_calls_go_to_another_connection_and_those_under_way_are_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_call_was_not_processed_and_the_connection_stays() {
+async fn a_call_that_was_refused_is_made_again_once() {
     let (client, mut ends) = client();
     let refused = call(&client);
     let mut peer = next(&mut ends).await;
-    let mut respond = accept(&mut peer).await;
-    respond.send_reset(Reason::REFUSED_STREAM);
-    serve(peer, "again");
-    let status = refused.await.unwrap().unwrap_err();
+    accept(&mut peer).await.send_reset(Reason::REFUSED_STREAM);
+    answer(&mut accept(&mut peer).await, "again");
+    let stream = tokio::spawn({
+        let mut client = client.clone();
+        async move { client.repeat(say("x")).await?.into_inner().message().await }
+    });
+    accept(&mut peer).await.send_reset(Reason::REFUSED_STREAM);
+    answer(&mut accept(&mut peer).await, "and again");
+    let twice = call(&client);
+    for _ in 0..2 {
+        accept(&mut peer).await.send_reset(Reason::REFUSED_STREAM);
+    }
+    serve(peer, "fine");
+    assert_eq!(refused.await.unwrap().unwrap(), say("again"));
+    assert_eq!(stream.await.unwrap().unwrap(), Some(say("and again")));
+    let status = twice.await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(class(status), Class::RejectedBeforeWork { after: None });
-    assert_eq!(call(&client).await.unwrap().unwrap(), say("again"));
+    // The connection stays.
+    assert_eq!(call(&client).await.unwrap().unwrap(), say("fine"));
     assert!(ends.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_goaway_leaves_out_is_made_again_on_another_connection() {
+    let (client, mut ends) = client();
+    let calls = [call(&client), call(&client)];
+    // It takes none of them in.
+    let mut peer = next(&mut ends).await;
+    peer.abrupt_shutdown(Reason::NO_ERROR);
+    let old = tokio::spawn(async move { while peer.accept().await.is_some() {} });
+    serve(next(&mut ends).await, "new");
+    for moved in calls {
+        assert_eq!(moved.await.unwrap().unwrap(), say("new"));
+    }
+    old.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_messages_that_was_refused_is_not_made_again() {
+    let (mut client, mut ends) = client();
+    let refused = tokio::spawn(async move {
+        let messages = futures_util::stream::iter([say("x")]);
+        client.collect(messages).await.unwrap_err()
+    });
+    let mut peer = next(&mut ends).await;
+    accept(&mut peer).await.send_reset(Reason::REFUSED_STREAM);
+    serve(peer, "never");
+    let status = refused.await.unwrap();
+    assert_eq!(class(status), Class::RejectedBeforeWork { after: None });
 }
 
 #[tokio::test(start_paused = true)]

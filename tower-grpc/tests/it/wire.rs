@@ -128,9 +128,14 @@ async fn a_reset_at_any_time_is_the_code_that_it_maps_to() {
     type End = fn(Peer, SendResponse<Bytes>);
     macro_rules! reset {
         ($reason:ident) => {
-            |peer, mut respond| {
+            |mut peer, mut respond| {
                 respond.send_reset(Reason::$reason);
-                go_on(peer);
+                tokio::spawn(async move {
+                    // One that is refused comes again.
+                    while let Some(Ok((_, mut respond))) = peer.accept().await {
+                        respond.send_reset(Reason::$reason);
+                    }
+                });
             }
         };
     }
