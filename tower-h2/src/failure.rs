@@ -64,6 +64,14 @@ impl Error {
         }
     }
 
+    /// What the peer is told.
+    pub(crate) fn protocol(reason: Reason, why: &'static str) -> Self {
+        Self {
+            reason: Some(reason),
+            ..Self::because(ErrorKind::Protocol, why)
+        }
+    }
+
     pub(crate) fn reset(reason: Reason) -> Self {
         Self {
             reason: Some(reason),

@@ -95,9 +95,8 @@ impl Upkeep {
         if self.notes.is_flood() {
             return Poll::Ready(Chore::Fail(Error::new(ErrorKind::Flood)));
         }
-        if self.notes.is_malformed() {
-            let why = "trailers with a pseudo-field";
-            return Poll::Ready(Chore::Fail(Error::because(ErrorKind::Protocol, why)));
+        if let Some(fault) = self.notes.fault() {
+            return Poll::Ready(Chore::Fail(fault.into()));
         }
         if !self.active {
             return Poll::Pending;

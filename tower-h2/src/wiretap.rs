@@ -5,16 +5,21 @@
 //! frames a peer may send that are cheap to send and bring nothing: PING, SETTINGS, PRIORITY,
 //! WINDOW_UPDATE, frames of unknown types, and resets of streams that were accepted already. So the heads of
 //! the frames are read as they pass.
+//!
+//! Where h2 ends a connection for another reason than RFC 9113 has it, and a head tells, the frame isn't passed on, and
+//! the peer is told the right one.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::frames::{PREFACE_LEN, Scan};
+use crate::Error;
 
 mod allowance;
 mod frames;
@@ -30,7 +35,7 @@ pub(crate) struct Notes {
     blocked: AtomicBool,
     head_open: AtomicBool,
     flood: AtomicBool,
-    malformed: AtomicBool,
+    fault: OnceLock<Fault>,
     going_away: AtomicBool,
 }
 
@@ -65,14 +70,46 @@ impl Notes {
         self.flood.load(Ordering::Relaxed)
     }
 
-    /// Whether the peer has sent what the protocol forbids, and h2 lets pass. Nothing is read from it any more.
-    pub(crate) fn is_malformed(&self) -> bool {
-        self.malformed.load(Ordering::Relaxed)
+    /// What the peer has sent that the protocol forbids. Nothing is read from it any more.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
+    fn found(&self, fault: Fault) {
+        let _ = self.fault.set(fault);
     }
 
     /// Whether the peer has sent GOAWAY.
     pub(crate) fn is_going_away(&self) -> bool {
         self.going_away.load(Ordering::Relaxed)
+    }
+}
+
+/// What the protocol forbids, and h2 lets pass or takes for something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    PseudoFieldInTrailers,
+    /// DATA or HEADERS after END_STREAM. Where the response is still to come h2 takes it for a PROTOCOL_ERROR.
+    AfterTheEnd,
+    /// A frame isn't as long as its type has it, which h2 takes for a PROTOCOL_ERROR.
+    Length,
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::PseudoFieldInTrailers => {
+                Self::protocol(Reason::PROTOCOL_ERROR, "trailers with a pseudo-field")
+            }
+            Fault::AfterTheEnd => Self::protocol(
+                Reason::STREAM_CLOSED,
+                "a message goes on after the end of its stream",
+            ),
+            Fault::Length => Self::protocol(
+                Reason::FRAME_SIZE_ERROR,
+                "a frame isn't as long as its type has it",
+            ),
+        }
     }
 }
 
@@ -128,7 +165,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Wiretap<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.notes.is_flood() || this.notes.is_malformed() {
+        if this.notes.is_flood() || this.notes.fault().is_some() {
             // Whoever drives the connection sees it after this poll, and ends it.
             return Poll::Pending;
         }
@@ -138,7 +175,12 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Wiretap<IO> {
         if !read.is_empty() {
             let total = this.notes.read() + read.len() as u64;
             this.notes.read.store(total, Ordering::Relaxed);
-            this.scan.scan(read, &this.notes);
+            let fine = this.scan.scan(read, &this.notes);
+            if fine < read.len() {
+                buffer.set_filled(before + fine);
+                // Nothing read would be the end of the stream.
+                return if fine > 0 { polled } else { Poll::Pending };
+            }
         }
         polled
     }

@@ -213,7 +213,7 @@ where
             Self::Open { mut h2, .. } => {
                 h2.abrupt_shutdown(match error.kind() {
                     ErrorKind::Flood => Reason::ENHANCE_YOUR_CALM,
-                    ErrorKind::Protocol => Reason::PROTOCOL_ERROR,
+                    ErrorKind::Protocol => error.reason().unwrap_or(Reason::PROTOCOL_ERROR),
                     _ => Reason::NO_ERROR,
                 });
                 Self::Telling {

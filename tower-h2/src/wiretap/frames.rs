@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::{Allowance, Notes};
+use super::{Allowance, Fault, Notes};
 
 /// What a client sends before its first frame (RFC 9113, section 3.4).
 pub(super) const PREFACE_LEN: u32 = 24;
@@ -12,14 +12,19 @@ const HEAD_LEN: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
+const PRIORITY: u8 = 0x2;
 const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
+const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
-const PRIORITY: u8 = 0x20;
+const WITH_PRIORITY: u8 = 0x20;
 
 /// Follows the frames in a stream of bytes that comes in pieces.
 #[derive(Debug)]
@@ -32,10 +37,76 @@ pub(super) struct Scan {
     /// Whether the last frame is one of fields, and whether more are to follow it.
     in_fields: bool,
     block_open: bool,
-    /// The highest stream that a client has opened, where this is the server's side.
-    highest: Option<u32>,
+    /// The streams that a client has opened, where this is the server's side.
+    streams: Option<Streams>,
     trailers: Option<Peek>,
     allowance: Allowance,
+}
+
+/// The streams that a client has opened, and which of the last of them it has ended (RFC 9113, section 5.1).
+#[derive(Debug, Default)]
+struct Streams {
+    highest: u32,
+    /// A bit for each of the last [`REMEMBERED`], by its number.
+    ended: [u64; REMEMBERED / 64],
+}
+
+/// How many streams are remembered: more than may be open at once by default, so that one which isn't is forgotten by
+/// h2 as well.
+const REMEMBERED: usize = 256;
+
+impl Streams {
+    /// Whether the stream is a new one, and not one that was opened before.
+    #[inline]
+    fn open(&mut self, stream: u32) -> bool {
+        if stream <= self.highest {
+            return false;
+        }
+        if stream - self.highest > 2 {
+            self.skip(stream);
+        }
+        self.highest = stream;
+        let (word, bit) = Self::place(stream);
+        self.ended[word] &= !bit;
+        true
+    }
+
+    /// Those before the stream can't be opened any more. They count as others that haven't ended.
+    #[cold]
+    fn skip(&mut self, stream: u32) {
+        let skipped = (stream - self.highest) / 2;
+        for nth in 1..=skipped.min(REMEMBERED as u32) {
+            let (word, bit) = Self::place(stream - 2 * nth);
+            self.ended[word] &= !bit;
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, stream: u32) {
+        // Others share the places of those that are forgotten.
+        if self.remembers(stream) {
+            let (word, bit) = Self::place(stream);
+            self.ended[word] |= bit;
+        }
+    }
+
+    /// Clients' streams have odd numbers.
+    #[inline]
+    fn has_ended(&self, stream: u32) -> bool {
+        let (word, bit) = Self::place(stream);
+        self.ended[word] & bit != 0 && self.remembers(stream) && stream % 2 == 1
+    }
+
+    #[inline]
+    fn remembers(&self, stream: u32) -> bool {
+        self.highest.wrapping_sub(stream) < 2 * REMEMBERED as u32
+    }
+
+    #[inline]
+    fn place(stream: u32) -> (usize, u64) {
+        let at = stream as usize / 2 % REMEMBERED;
+        (at / 64, 1 << (at % 64))
+    }
 }
 
 /// The begin of a block of trailers.
@@ -50,7 +121,7 @@ struct Peek {
 impl Peek {
     fn new(flags: u8) -> Self {
         let padded = usize::from(flags & PADDED != 0);
-        let priority = if flags & PRIORITY != 0 { 5 } else { 0 };
+        let priority = if flags & WITH_PRIORITY != 0 { 5 } else { 0 };
         Self {
             skip: padded + priority,
             bytes: [0; 3],
@@ -93,7 +164,7 @@ impl Scan {
     pub(super) fn new(preface: Option<u32>, allowance: Allowance) -> Self {
         Self {
             skip: preface.unwrap_or(0),
-            highest: preface.map(|_| 0),
+            streams: preface.map(|_| Streams::default()),
             trailers: None,
             head: [0; HEAD_LEN],
             have: 0,
@@ -108,8 +179,11 @@ impl Scan {
         self.allowance.resets.earn(bytes);
     }
 
-    pub(super) fn scan(&mut self, mut bytes: &[u8], notes: &Notes) {
+    /// Reads on. Gives how many of the bytes may be passed on: all, or those before a frame that mustn't be.
+    pub(super) fn scan(&mut self, all: &[u8], notes: &Notes) -> usize {
+        let mut bytes = all;
         while !bytes.is_empty() {
+            let before = all.len() - bytes.len();
             if self.skip > 0 {
                 let count = bytes.len().min(self.skip as usize);
                 self.skip -= count as u32;
@@ -122,7 +196,9 @@ impl Scan {
             // Nearly always all of a head is there.
             if let (0, Some((head, rest))) = (self.have, bytes.split_first_chunk()) {
                 bytes = rest;
-                self.frame(*head, notes);
+                if !self.frame(*head, notes) {
+                    return before;
+                }
                 continue;
             }
             let count = bytes.len().min(HEAD_LEN - self.have);
@@ -131,11 +207,14 @@ impl Scan {
             bytes = &bytes[count..];
             if self.have == HEAD_LEN {
                 self.have = 0;
-                self.frame(self.head, notes);
+                if !self.frame(self.head, notes) {
+                    return before;
+                }
             }
         }
         let open = self.block_open || (self.in_fields && self.skip > 0);
         notes.head_open.store(open, Ordering::Relaxed);
+        all.len()
     }
 
     /// Pseudo-fields must not be in trailers (RFC 9113, section 8.1), which h2 doesn't look for.
@@ -143,7 +222,7 @@ impl Scan {
         if let Some(peek) = &mut self.trailers {
             peek.feed(payload);
             if peek.is_pseudo() {
-                notes.malformed.store(true, Ordering::Relaxed);
+                notes.found(Fault::PseudoFieldInTrailers);
             }
             if peek.have == peek.bytes.len() || self.skip == 0 {
                 self.trailers = None;
@@ -151,30 +230,63 @@ impl Scan {
         }
     }
 
-    /// A block of fields on a stream that was opened before holds trailers.
-    fn headers(&mut self, stream: u32, flags: u8, notes: &Notes) {
-        if let Some(highest) = &mut self.highest {
-            if stream > *highest {
-                *highest = stream;
-                notes.heads.store(notes.heads() + 1, Ordering::Relaxed);
-            } else {
-                self.trailers = Some(Peek::new(flags));
-            }
+    /// A frame of a client's message: a block of fields on a stream that was opened before holds trailers, and after
+    /// the message's end there is none. Says whether it may be passed on.
+    fn message(&mut self, kind: u8, flags: u8, stream: u32, notes: &Notes) -> bool {
+        let Some(streams) = &mut self.streams else {
+            return true;
+        };
+        if kind == HEADERS && streams.open(stream) {
+            notes.heads.store(notes.heads() + 1, Ordering::Relaxed);
+        } else if streams.has_ended(stream) {
+            notes.found(Fault::AfterTheEnd);
+            return false;
+        } else if kind == HEADERS {
+            self.trailers = Some(Peek::new(flags));
         }
+        if flags & END_STREAM != 0 {
+            streams.end(stream);
+        }
+        true
     }
 
-    fn frame(&mut self, head: [u8; HEAD_LEN], notes: &Notes) {
+    /// Whether a client's frame is as long as its type has it (RFC 9113, sections 6.3 to 6.9).
+    fn length(&self, kind: u8, flags: u8, notes: &Notes) -> bool {
+        let fine = match kind {
+            PRIORITY => self.skip == 5,
+            RST_STREAM | WINDOW_UPDATE => self.skip == 4,
+            SETTINGS if flags & ACK != 0 => self.skip == 0,
+            SETTINGS => self.skip % 6 == 0,
+            PING => self.skip == 8,
+            GOAWAY => self.skip >= 8,
+            _ => true,
+        };
+        if self.streams.is_none() || fine {
+            return true;
+        }
+        notes.found(Fault::Length);
+        false
+    }
+
+    /// Takes in the head of a frame. Says whether the frame may be passed on.
+    fn frame(&mut self, head: [u8; HEAD_LEN], notes: &Notes) -> bool {
         let [a, b, c, kind, flags, stream @ ..] = head;
         self.skip = u32::from_be_bytes([0, a, b, c]);
-        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        // Within a block of fields any other frame is worse, and h2 says so.
+        if !self.block_open {
+            let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+            let fine = match kind {
+                HEADERS | DATA => self.message(kind, flags, stream, notes),
+                _ => self.length(kind, flags, notes),
+            };
+            if !fine {
+                return false;
+            }
+        }
         self.in_fields = matches!(kind, HEADERS | CONTINUATION);
         self.block_open = self.in_fields && flags & END_HEADERS == 0;
         let fine = match kind {
-            HEADERS => {
-                self.headers(stream, flags, notes);
-                true
-            }
-            CONTINUATION => true,
+            HEADERS | CONTINUATION => true,
             DATA if self.skip > 0 || flags & END_STREAM != 0 => true,
             RST_STREAM => self.allowance.resets.take(Instant::now),
             GOAWAY => {
@@ -186,6 +298,7 @@ impl Scan {
         if !fine {
             notes.flood.store(true, Ordering::Relaxed);
         }
+        true
     }
 }
 
@@ -195,8 +308,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const PING: u8 = 0x6;
 
     fn frame(kind: u8, flags: u8, length: u32) -> Vec<u8> {
         let mut frame = length.to_be_bytes()[1..].to_vec();
@@ -264,7 +375,10 @@ mod tests {
         };
         assert!(pseudo.iter().all(|bytes| is_pseudo(bytes, 0)));
         assert!(!others.iter().any(|bytes| is_pseudo(bytes, 0)));
-        assert!(is_pseudo(&[9, 0, 0, 0, 0, 15, 0x82], PADDED | PRIORITY));
+        assert!(is_pseudo(
+            &[9, 0, 0, 0, 0, 15, 0x82],
+            PADDED | WITH_PRIORITY
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -278,7 +392,78 @@ mod tests {
         assert!(scanned(&[&empty[..]; 11], Allowance::new(10, 10)).is_flood());
     }
 
+    /// A frame of a message on a stream, without a payload.
+    fn message(kind: u8, flags: u8, stream: u32) -> Vec<u8> {
+        let mut frame = vec![0, 0, 0, kind, flags];
+        frame.extend(stream.to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn nothing_from_a_frame_after_the_end_on_is_passed_on() {
+        let before = [
+            message(HEADERS, END_HEADERS | END_STREAM, 1),
+            message(HEADERS, END_HEADERS, 3),
+            message(DATA, END_STREAM, 3),
+        ]
+        .concat();
+        for late in [message(DATA, 0, 1), message(HEADERS, END_HEADERS, 3)] {
+            let bytes = [&before[..], &late, &message(DATA, 0, 5)].concat();
+            for cut in 0..before.len() + late.len() {
+                let notes = Notes::default();
+                let mut scan = Scan::new(Some(0), Allowance::new(10, 10));
+                let (one, two) = bytes.split_at(cut);
+                let passed = scan.scan(one, &notes) + scan.scan(two, &notes);
+                assert_eq!(notes.fault(), Some(Fault::AfterTheEnd), "cut at {cut}");
+                // The begin of a head is nothing to anyone.
+                assert_eq!(passed, cut.max(before.len()), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_see_to_is_left_to_them() {
+        // Streams that can't be a client's, or aren't open; frames within a block.
+        for frames in [
+            [message(DATA, END_STREAM, 0), message(DATA, 0, 0)],
+            [
+                message(HEADERS, END_HEADERS | END_STREAM, 2),
+                message(DATA, 0, 2),
+            ],
+            [message(DATA, END_STREAM, 7), message(DATA, 0, 7)],
+            [message(HEADERS, END_STREAM, 1), message(DATA, 0, 1)],
+        ] {
+            let notes = Notes::default();
+            let mut scan = Scan::new(Some(0), Allowance::new(10, 10));
+            scan.scan(&frames.concat(), &notes);
+            assert_eq!(notes.fault(), None, "{frames:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn as_many_of_the_last_streams_are_remembered_as_may_be_open(
+            steps in vec((1..5_u32, 0..600_u32, any::<bool>()), 0..800),
+            jump in 0..2000_u32,
+        ) {
+            let mut streams = Streams::default();
+            let mut ended = std::collections::BTreeSet::new();
+            let mut highest = 1;
+            streams.open(1);
+            for (at, (ahead, back, is_end)) in steps.into_iter().enumerate() {
+                let newer = highest + 2 * if at == 400 { jump } else { ahead };
+                prop_assert_eq!(streams.open(newer), newer > highest);
+                highest = newer;
+                let stream = highest - (2 * back).min(highest - 1);
+                if is_end {
+                    streams.end(stream);
+                    ended.insert(stream);
+                }
+                let known = (highest - stream) / 2 < REMEMBERED as u32;
+                prop_assert_eq!(streams.has_ended(stream), known && ended.contains(&stream));
+            }
+        }
+
         #[test]
         fn as_many_tokens_are_taken_as_frames_bring_nothing(
             frames in vec((0..12_u8, any::<u8>(), 0..40_u32), 0..50),

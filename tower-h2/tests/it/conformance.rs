@@ -41,9 +41,11 @@ enum Outcome {
     Answered,
     /// Nothing: a PING after them is answered.
     Nothing,
+    /// A PING after them is answered, or the connection ends, and without an error.
+    Farewell,
 }
 
-use Outcome::{Answered, Connection, Nothing, Stream};
+use Outcome::{Answered, Connection, Farewell, Nothing, Stream};
 
 struct Case {
     section: &'static str,
@@ -178,12 +180,12 @@ fn frames() -> Vec<Case> {
         case(
             "5.1 half-closed DATA",
             &[request(1), data(1, END_STREAM, b"a")],
-            Stream(&[STREAM_CLOSED, PROTOCOL]),
+            Stream(&[STREAM_CLOSED]),
         ),
         case(
             "5.1 half-closed HEADERS",
             &[request(1), request(1)],
-            Stream(&[STREAM_CLOSED, PROTOCOL]),
+            Stream(&[STREAM_CLOSED]),
         ),
         case(
             "5.1 half-closed CONTINUATION",
@@ -263,6 +265,16 @@ fn frames() -> Vec<Case> {
             Connection(&[PROTOCOL]),
         ),
         case(
+            "6.1 in pieces",
+            &[
+                open(1),
+                data(1, 0, b"a"),
+                data(1, 0, b""),
+                data(1, END_STREAM, b"b"),
+            ],
+            Answered,
+        ),
+        case(
             "6.1 padded",
             &[open(1), data(1, PADDED | END_STREAM, &[2, b'a', 0, 0])],
             Answered,
@@ -308,6 +320,16 @@ fn frames() -> Vec<Case> {
             Answered,
         ),
         case(
+            "6.3 the least weight, of another",
+            &[request(1), frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 0])],
+            Answered,
+        ),
+        case(
+            "6.3 the largest weight, alone",
+            &[request(1), frame(PRIORITY, 0, 1, &[0x80, 0, 0, 0, 255])],
+            Answered,
+        ),
+        case(
             "6.3 stream 0",
             &[priority_on(0, 1)],
             Connection(&[PROTOCOL]),
@@ -315,18 +337,18 @@ fn frames() -> Vec<Case> {
         case(
             "6.3 length",
             &[open(1), frame(PRIORITY, 0, 1, &[0; 4])],
-            Stream(&[FRAME_SIZE, PROTOCOL]),
+            Stream(&[FRAME_SIZE]),
         ),
         case("6.4 stream 0", &[reset(0)], Connection(&[PROTOCOL])),
         case(
             "6.4 length",
             &[open(1), frame(RST_STREAM, 0, 1, &[0; 3])],
-            Connection(&[FRAME_SIZE, PROTOCOL]),
+            Connection(&[FRAME_SIZE]),
         ),
         case(
             "6.5 ACK with payload",
             &[frame(SETTINGS, ACK, 0, &[0; 6])],
-            Connection(&[FRAME_SIZE, PROTOCOL]),
+            Connection(&[FRAME_SIZE]),
         ),
         case(
             "6.5 stream 1",
@@ -336,7 +358,7 @@ fn frames() -> Vec<Case> {
         case(
             "6.5 length",
             &[frame(SETTINGS, 0, 0, &[0; 3])],
-            Connection(&[FRAME_SIZE, PROTOCOL]),
+            Connection(&[FRAME_SIZE]),
         ),
         case(
             "6.5.2 ENABLE_PUSH",
@@ -366,6 +388,16 @@ fn frames() -> Vec<Case> {
             Nothing,
         ),
         case(
+            "7 GOAWAY of an unknown code",
+            &[frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff])],
+            Farewell,
+        ),
+        case(
+            "6.5.3 the last of several values",
+            &[[setting(4, 100), setting(4, 1)].concat(), request(1)],
+            Answered,
+        ),
+        case(
             "6.7 stream 1",
             &[frame(PING, 0, 1, &[0; 8])],
             Connection(&[PROTOCOL]),
@@ -373,13 +405,35 @@ fn frames() -> Vec<Case> {
         case(
             "6.7 length",
             &[frame(PING, 0, 0, &[0; 6])],
-            Connection(&[FRAME_SIZE, PROTOCOL]),
+            Connection(&[FRAME_SIZE]),
         ),
         case("6.7 unasked ACK", &[frame(PING, ACK, 0, &[9; 8])], Nothing),
         case(
             "6.8 stream 1",
             &[frame(GOAWAY, 0, 1, &[0; 8])],
             Connection(&[PROTOCOL]),
+        ),
+        case(
+            "6.8 length",
+            &[frame(GOAWAY, 0, 0, &[0; 7])],
+            Connection(&[FRAME_SIZE]),
+        ),
+        case("6.8 GOAWAY", &[frame(GOAWAY, 0, 0, &[0; 8])], Farewell),
+        case(
+            "6.8 GOAWAY with a message",
+            &[frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0bye")],
+            Farewell,
+        ),
+        case("6.9 on the connection", &[window(0, 1)], Nothing),
+        case("6.9 on a stream", &[open(1), window(1, 1)], Nothing),
+        case(
+            "6.9.2 overflow by a setting",
+            &[
+                open(1),
+                window(1, (1 << 31) - 1 - 0xffff),
+                setting(4, (1 << 31) - 1),
+            ],
+            Connection(&[FLOW_CONTROL]),
         ),
         case(
             "6.9 zero on the connection",
@@ -394,7 +448,7 @@ fn frames() -> Vec<Case> {
         case(
             "6.9 length",
             &[frame(WINDOW_UPDATE, 0, 0, &[0; 3])],
-            Connection(&[FRAME_SIZE, PROTOCOL]),
+            Connection(&[FRAME_SIZE]),
         ),
         case(
             "6.9.1 connection overflow",
@@ -806,7 +860,7 @@ async fn outcome_of(case: &Case, is_hasty: bool) -> Result<(), String> {
     };
     let mut wire = Wire::client(near).await;
     wire.send_raw(&case.frames.concat()).await;
-    if matches!(case.outcome, Nothing) {
+    if matches!(case.outcome, Nothing | Farewell) {
         wire.send(PING, 0, 0, b"sentinel").await;
     }
     let mut seen = Vec::new();
@@ -818,7 +872,7 @@ async fn outcome_of(case: &Case, is_hasty: bool) -> Result<(), String> {
         let Some(frame) = next else {
             server.abort();
             return match case.outcome {
-                Connection(_) | Stream(_) => Ok(()),
+                Connection(_) | Stream(_) | Farewell => Ok(()),
                 _ => Err(format!("the connection ended after {seen:?}")),
             };
         };
@@ -841,8 +895,11 @@ async fn outcome_of(case: &Case, is_hasty: bool) -> Result<(), String> {
                 }
             }
             (Answered, HEADERS) => return Ok(()),
-            (Nothing, PING) if frame.payload == b"sentinel" => return Ok(()),
-            (Nothing | Answered, GOAWAY | RST_STREAM) => return Err(format!("{frame:?}")),
+            (Farewell, GOAWAY) if frame.code() == NO_ERROR => {}
+            (Nothing | Farewell, PING) if frame.payload == b"sentinel" => return Ok(()),
+            (Nothing | Farewell | Answered, GOAWAY | RST_STREAM) => {
+                return Err(format!("{frame:?}"));
+            }
             _ => {}
         }
         seen.push((frame.kind, frame.flags, frame.stream));
@@ -900,14 +957,24 @@ async fn what_is_no_preface_ends_the_connection() {
     assert!(server.await.unwrap().is_err());
 }
 
+/// The code with which the peer ends a stream, or the connection.
+async fn code_of_the_end(wire: &mut Wire) -> u32 {
+    loop {
+        let next = wire.next().await.expect("the peer says why it ends");
+        if [GOAWAY, RST_STREAM].contains(&next.kind) {
+            return next.code();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_both_sides_have_ended_takes_nothing_more() {
     let late = [
-        data(1, END_STREAM, b"a"),
-        request(1),
-        frame(CONTINUATION, END_HEADERS, 1, &[]),
+        (data(1, END_STREAM, b"a"), STREAM_CLOSED),
+        (request(1), STREAM_CLOSED),
+        (frame(CONTINUATION, END_HEADERS, 1, &[]), PROTOCOL),
     ];
-    for frame in late {
+    for (frame, expected) in late {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let builder = server::Builder::new();
         let server = tokio::spawn(builder.serve_connection(far, service_fn(reading)));
@@ -919,16 +986,64 @@ async fn a_stream_that_both_sides_have_ended_takes_nothing_more() {
             }
         }
         wire.send_raw(&frame).await;
-        let code = loop {
-            match wire.next().await {
-                Some(next) if [GOAWAY, RST_STREAM].contains(&next.kind) => break next.code(),
-                Some(_) => {}
-                None => break STREAM_CLOSED,
-            }
-        };
-        assert!([STREAM_CLOSED, PROTOCOL].contains(&code), "{code}");
+        assert_eq!(code_of_the_end(&mut wire).await, expected);
         server.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_goes_on_after_its_end_finds_the_stream_closed_though_no_response_has_come()
+{
+    for late in [data(1, 0, b"a"), data(1, END_STREAM, b""), request(1)] {
+        let service = service_fn(|_: Request<RecvBody>| std::future::pending::<Answer>());
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let server = tokio::spawn(server::Builder::new().serve_connection(far, service));
+        let mut wire = Wire::client(near).await;
+        // Others are open, before it and after.
+        wire.send_raw(&[request(1), open(3), data(3, 0, b"a")].concat())
+            .await;
+        wire.send_raw(&late).await;
+        assert_eq!(code_of_the_end(&mut wire).await, STREAM_CLOSED);
+        drop(wire);
+        let error = server.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), tower_h2::ErrorKind::Protocol);
+        assert_eq!(error.reason(), Some(tower_h2::Reason::STREAM_CLOSED));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_error_is_told_and_then_the_connection_closed() {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let server = tokio::spawn(server::Builder::new().serve_connection(far, service_fn(reading)));
+    let mut wire = Wire::client(near).await;
+    wire.send(PING, 0, 0, &[0; 6]).await;
+    assert_eq!(code_of_the_end(&mut wire).await, FRAME_SIZE);
+    assert!(wire.next().await.is_none());
+    server.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_and_pings_are_acknowledged() {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(server::Builder::new().serve_connection(far, service_fn(reading)));
+    let mut wire = Wire::client(near).await;
+    wire.next_of(SETTINGS).await;
+    wire.send_raw(&setting(3, 100)).await;
+    let answer = wire.next_of(SETTINGS).await;
+    assert_eq!((answer.flags, answer.payload.len()), (ACK, 0));
+    wire.send(PING, 0, 0, b"12345678").await;
+    let answer = wire.next_of(PING).await;
+    assert_eq!((answer.flags, &answer.payload[..]), (ACK, &b"12345678"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_head_has_no_content() {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(server::Builder::new().serve_connection(far, service_fn(hasty)));
+    let mut wire = Wire::client(near).await;
+    let fields = [(":method", "HEAD"), (":scheme", "http"), (":path", "/")];
+    wire.send_raw(&only(&fields)).await;
+    assert_eq!(wire.next_of(HEADERS).await.flags & END_STREAM, END_STREAM);
 }
 
 #[tokio::test(start_paused = true)]
