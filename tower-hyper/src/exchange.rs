@@ -116,6 +116,9 @@ where
     fn call(&self, request: Request<hyper::body::Incoming>) -> Exchange<S> {
         self.link.begin();
         let mut request = request;
+        if !request.body().is_end_stream() {
+            expect_rest(&request, &self.link.leftover);
+        }
         let vetted = if self.vets {
             self.vet(&mut request)
         } else {
@@ -125,11 +128,8 @@ where
             Ok(()) => self.begin(request),
             Err(refusal) => {
                 // It may be on its way still.
-                drop(Incoming::http1(
-                    request.into_body(),
-                    Arc::clone(&self.link),
-                    false,
-                ));
+                self.link.leftover.refuse_next();
+                drop(Incoming::http1(request.into_body(), Arc::clone(&self.link)));
                 State::Refused {
                     status: refused(refusal),
                 }
@@ -151,9 +151,7 @@ where
     /// Calls the service, if it is ready now.
     #[inline]
     fn begin(&self, request: Request<hyper::body::Incoming>) -> State<S, S::Future> {
-        let is_followed = is_followed(&request);
-        let mut request =
-            request.map(|body| Incoming::http1(body, Arc::clone(&self.link), is_followed));
+        let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
         self.attach_info(&mut request);
         let mut service = self.service.borrow_mut();
         // The exchange is polled right after this, and then waits with a waker of its own.
@@ -270,14 +268,16 @@ where
     B: Body,
 {
     let caught = catch_unwind(AssertUnwindSafe(|| match call.poll(cx) {
-        Poll::Ready(Ok(mut response)) => {
+        Poll::Ready(Ok(response)) => {
             let Some(over) = over.take() else {
                 return Ok(()); // It has been answered.
             };
-            if over.leftover().is_any() {
-                settle(over.leftover(), &mut response);
-            }
             *polled = Poll::Ready(Ok(response.map(|body| Outgoing::new(Some(body), over))));
+            if let Poll::Ready(Ok(response)) = polled {
+                if response.body().leftover().is_any() {
+                    settle(response);
+                }
+            }
             Ok(())
         }
         Poll::Ready(Err(error)) => Err(failed(error)),
@@ -333,15 +333,22 @@ where
     }
 }
 
-/// Whether the client may send another request after this one. Who has no body to drop doesn't need to know.
-#[inline]
-fn is_followed(request: &Request<hyper::body::Incoming>) -> bool {
-    !request.body().is_end_stream()
-        && request.version() == Version::HTTP_11
-        && !says_close(request.headers())
+/// What is to happen with what the service won't read of a body.
+fn expect_rest(request: &Request<hyper::body::Incoming>, leftover: &Leftover) {
+    // The rest is of use only where the client may send another request after it.
+    if request.version() == Version::HTTP_11 && !says_close(request.headers()) {
+        leftover.keep_next();
+    } else {
+        leftover.refuse_next();
+    }
 }
 
 fn says_close(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONNECTION) && lists_close(headers)
+}
+
+#[cold]
+fn lists_close(headers: &HeaderMap) -> bool {
     headers.get_all(CONNECTION).iter().any(|value| {
         let mut options = value.as_bytes().split(|byte| *byte == b',');
         options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
@@ -351,10 +358,10 @@ fn says_close(headers: &HeaderMap) -> bool {
 /// Where not all of the request was read: what is left over goes with a connection that ends, and a connection that has to end
 /// says so (RFC 9112, section 9.6).
 #[cold]
-fn settle<B>(leftover: &Leftover, response: &mut Response<B>) {
+fn settle<B: Body>(response: &mut Response<Outgoing<B>>) {
     if says_close(response.headers()) {
-        leftover.give_up();
-    } else if leftover.is_refused() {
+        response.body().leftover().give_up();
+    } else if response.body().leftover().is_refused() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }

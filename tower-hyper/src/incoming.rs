@@ -38,8 +38,6 @@ pub struct Incoming {
 /// A body that may have content.
 struct Open {
     source: Source,
-    /// Another request may follow it, where this is HTTP/1.1.
-    is_followed: bool,
     has_ended: bool,
     /// Made when the sender is waited for.
     stall: Option<Pin<Box<Stall>>>,
@@ -69,7 +67,7 @@ impl Incoming {
     }
 
     #[inline]
-    pub(crate) fn http1(body: hyper::body::Incoming, link: Arc<Link>, is_followed: bool) -> Self {
+    pub(crate) fn http1(body: hyper::body::Incoming, link: Arc<Link>) -> Self {
         if body.is_end_stream() {
             return Self {
                 link: Some(link),
@@ -77,7 +75,7 @@ impl Incoming {
             };
         }
         link.open_body(true);
-        Self::open(Source::Http1(body), link, is_followed)
+        Self::open(Source::Http1(body), link)
     }
 
     #[cfg(feature = "http2")]
@@ -88,15 +86,14 @@ impl Incoming {
                 open: None,
             };
         }
-        Self::open(Source::Http2(body), link, false)
+        Self::open(Source::Http2(body), link)
     }
 
-    fn open(source: Source, link: Arc<Link>, is_followed: bool) -> Self {
+    fn open(source: Source, link: Arc<Link>) -> Self {
         Self {
             link: Some(link),
             open: Some(Box::new(Open {
                 source,
-                is_followed,
                 has_ended: false,
                 stall: None,
             })),
@@ -119,19 +116,11 @@ impl Incoming {
         let Some(open) = self.open.take() else {
             return;
         };
-        let Open {
-            source,
-            is_followed,
-            has_ended,
-            ..
-        } = *open;
-        if let (Source::Http1(body), Some(link)) = (source, &self.link) {
-            if has_ended || body.is_end_stream() {
+        if let (Source::Http1(body), Some(link)) = (open.source, &self.link) {
+            if open.has_ended || body.is_end_stream() {
                 link.open_body(false);
-            } else if is_followed {
-                link.leftover.keep(body);
             } else {
-                link.leftover.refuse();
+                link.leftover.take(body);
             }
         }
     }
@@ -211,7 +200,9 @@ impl Body for Incoming {
             return Poll::Pending;
         }
         // Who stalls isn't waited for once more.
-        open.is_followed = false;
+        if let Some(link) = &this.link {
+            link.leftover.refuse_next();
+        }
         this.abandon();
         Poll::Ready(Some(Err(Error::new(ErrorKind::BodyTimeout))))
     }

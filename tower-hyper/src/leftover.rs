@@ -4,7 +4,7 @@
 //! section 9.3). And a client that has been told nothing of that sends the next one, and loses it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -21,6 +21,8 @@ const REFUSED: u8 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Leftover {
     state: AtomicU8,
+    /// Whether a body that is dropped is to be refused.
+    refuses: AtomicBool,
     shelf: Mutex<Shelf>,
 }
 
@@ -45,10 +47,20 @@ impl Leftover {
         drop(old);
     }
 
-    /// Takes what is left of a body, unless it is too much.
+    /// What is left of the request's body is to be thrown away.
+    pub(crate) fn keep_next(&self) {
+        self.refuses.store(false, Ordering::Relaxed);
+    }
+
+    /// The connection ends with this request.
+    pub(crate) fn refuse_next(&self) {
+        self.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes what is left of a body, unless that is too much.
     #[cold]
-    pub(crate) fn keep(&self, body: hyper::body::Incoming) {
-        if body.size_hint().lower() > MOST {
+    pub(crate) fn take(&self, body: hyper::body::Incoming) {
+        if self.refuses.load(Ordering::Relaxed) || body.size_hint().lower() > MOST {
             self.refuse();
             return;
         }
@@ -62,9 +74,9 @@ impl Leftover {
         }
     }
 
-    /// Says that a body was dropped whose rest won't be read.
+    /// A body was dropped whose rest won't be read.
     #[cold]
-    pub(crate) fn refuse(&self) {
+    fn refuse(&self) {
         self.state.store(REFUSED, Ordering::Relaxed);
     }
 

@@ -83,17 +83,17 @@ impl<B: Body> Outgoing<B> {
             over,
         }
     }
+
+    /// What was dropped of the request.
+    #[inline]
+    pub(crate) fn leftover(&self) -> &Leftover {
+        &self.over.0.leftover
+    }
 }
 
 impl Over {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self(link)
-    }
-
-    /// What was dropped of the request.
-    #[inline]
-    pub(crate) fn leftover(&self) -> &Leftover {
-        &self.0.leftover
     }
 }
 
