@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -50,7 +51,7 @@ impl<S> Requests<S> {
     }
 
     #[inline]
-    fn vet(&self, request: &mut Request<hyper::body::Incoming>) -> Result<(), Refusal> {
+    fn vet(&self, request: &mut Request<Incoming>) -> Result<(), Refusal> {
         if self.link.is_doubtful() {
             return Err(Refusal::Ambiguous);
         }
@@ -115,10 +116,13 @@ where
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> Exchange<S> {
         self.link.begin();
-        let mut request = request;
-        if !request.body().is_end_stream() {
-            expect_rest(&request, &self.link.leftover);
+        // Each time that a request is moved costs, and with the larger body it costs more.
+        let (head, body) = request.into_parts();
+        if !body.is_end_stream() {
+            expect_rest(&head, &self.link.leftover);
         }
+        let body = Incoming::http1(body, Arc::clone(&self.link));
+        let mut request = Request::from_parts(head, body);
         let vetted = if self.vets {
             self.vet(&mut request)
         } else {
@@ -129,7 +133,7 @@ where
             Err(refusal) => {
                 // It may be on its way still.
                 self.link.leftover.refuse_next();
-                drop(Incoming::http1(request.into_body(), Arc::clone(&self.link)));
+                drop(request);
                 State::Refused {
                     status: refused(refusal),
                 }
@@ -150,8 +154,7 @@ where
 {
     /// Calls the service, if it is ready now.
     #[inline]
-    fn begin(&self, request: Request<hyper::body::Incoming>) -> State<S, S::Future> {
-        let mut request = request.map(|body| Incoming::http1(body, Arc::clone(&self.link)));
+    fn begin(&self, mut request: Request<Incoming>) -> State<S, S::Future> {
         self.attach_info(&mut request);
         let mut service = self.service.borrow_mut();
         // The exchange is polled right after this, and then waits with a waker of its own.
@@ -334,9 +337,9 @@ where
 }
 
 /// What is to happen with what the service won't read of a body.
-fn expect_rest(request: &Request<hyper::body::Incoming>, leftover: &Leftover) {
+fn expect_rest(head: &Parts, leftover: &Leftover) {
     // The rest is of use only where the client may send another request after it.
-    if request.version() == Version::HTTP_11 && !says_close(request.headers()) {
+    if head.version == Version::HTTP_11 && !says_close(&head.headers) {
         leftover.keep_next();
     } else {
         leftover.refuse_next();

@@ -228,11 +228,16 @@ impl<'a> Route<'a> {
             .map(|timeout| quote_spanned!(here(timeout)=> .handler_timeout(#timeout)));
         let asks = self.asks();
         let description = self.description(owner);
-        let body = self.body(callee);
         // A complaint about the future points to the function.
         let at = at(self.signature.ident.span());
-        let add = quote_spanned!(at=> __routes.add);
-        let run = quote_spanned!(at=> |__resource, mut __call| async move { #body });
+        let (add, run) = match self.brief(callee, at) {
+            Some(run) => (quote_spanned!(at=> __routes.add_brief), run),
+            None => {
+                let body = self.body(callee);
+                let run = quote_spanned!(at=> |__resource, mut __call| async move { #body });
+                (quote_spanned!(at=> __routes.add), run)
+            }
+        };
         quote! {
             #(#cfgs)*
             #add(
@@ -350,21 +355,27 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// Makes the arguments, calls the function, and makes the response.
-    fn body(&self, callee: &Callee<'_>) -> TokenStream {
-        let several = self.extracted().count() > 1;
-        let beside = self.beside();
-        let early = self
-            .arguments
-            .iter()
-            .enumerate()
-            .map(|(at, argument)| self.early(at, argument, several));
-        let late = self
-            .arguments
-            .iter()
-            .enumerate()
-            .filter(|_| several)
-            .map(|(at, argument)| late(at, argument));
+    /// Calls a function that takes nothing of the request, which needn't be kept for it then.
+    fn brief(&self, callee: &Callee<'_>, at: Span) -> Option<TokenStream> {
+        let reply = match &self.signature.output {
+            _ if !self.arguments.is_empty() => return None,
+            ReturnType::Default => quote!(::tower_web::handler::Reply::<()>),
+            ReturnType::Type(_, ty) if has_impl(ty) => return None,
+            ReturnType::Type(_, ty) => {
+                quote_spanned!(here(ty)=> ::tower_web::handler::Reply::<#ty>)
+            }
+        };
+        let call = self.call(callee);
+        Some(quote_spanned! {at=>
+            |__resource, __call| {
+                let __reply = #reply::new(__call)?;
+                ::core::option::Option::Some(async move { __reply.respond(#call) })
+            }
+        })
+    }
+
+    /// Calls the function with its arguments.
+    fn call(&self, callee: &Callee<'_>) -> TokenStream {
         let passed = self.arguments.iter().enumerate().map(|(at, argument)| {
             let name = local(at);
             match argument {
@@ -380,10 +391,28 @@ impl<'a> Route<'a> {
             }
             Callee::Method => quote!(Self::#ident(#(#passed),*)),
         };
-        let call = match self.signature.asyncness {
+        match self.signature.asyncness {
             Some(_) => quote!(#call.await),
             None => call,
-        };
+        }
+    }
+
+    /// Makes the arguments, calls the function, and makes the response.
+    fn body(&self, callee: &Callee<'_>) -> TokenStream {
+        let several = self.extracted().count() > 1;
+        let beside = self.beside();
+        let early = self
+            .arguments
+            .iter()
+            .enumerate()
+            .map(|(at, argument)| self.early(at, argument, several));
+        let late = self
+            .arguments
+            .iter()
+            .enumerate()
+            .filter(|_| several)
+            .map(|(at, argument)| late(at, argument));
+        let call = self.call(callee);
         let respond = respond(&self.signature.output, &call);
         let import = self.extracted().next().map(|_| match VALIDATED {
             true => quote! {

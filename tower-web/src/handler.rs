@@ -43,10 +43,15 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 
 use crate::body::Body;
 use crate::captures::{self, FromCapture};
-use crate::extract::{BodyUse, Extract, RequestHead, Requirements, Route};
+use crate::extract::{BodyUse, Extract, RequestHead, Requirements};
 use crate::layered::{BoxFuture, ErasedLayer, erase};
 use crate::problem::{FieldError, IntoProblem, Problem};
 use crate::respond::{Asked, IntoResponse, Response};
+use crate::routing::RouteInfo;
+
+mod reply;
+
+pub use self::reply::Reply;
 
 /// A route without a resource. `#[get("/…")]` and its like implement it for the future of a function.
 pub trait Handler {
@@ -487,20 +492,20 @@ impl Call {
             returned.into_response_in(headers)
         };
         if !response.extensions().is_empty() {
-            log_cause(&self.head.route, &response);
+            log_cause(self.head.route.info.as_deref(), &response);
         }
         response
     }
 }
 
 #[cold]
-fn log_cause(route: &Route, response: &Response) {
+fn log_cause(route: Option<&RouteInfo>, response: &Response) {
     let Some(problem) = response.extensions().get::<Problem>() else {
         return;
     };
     if let Some(cause) = problem.source() {
         tracing::error!(
-            route = route.info.as_ref().map(|info| info.pattern()),
+            route = route.map(RouteInfo::pattern),
             status = problem.status().as_u16(),
             cause = %Chain(cause),
             "a handler failed"
