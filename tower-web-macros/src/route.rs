@@ -359,16 +359,16 @@ impl<'a> Route<'a> {
     fn brief(&self, callee: &Callee<'_>, at: Span) -> Option<TokenStream> {
         let reply = match &self.signature.output {
             _ if !self.arguments.is_empty() => return None,
-            ReturnType::Default => quote!(::tower_web::handler::Reply::<()>),
+            ReturnType::Default => quote!(::tower_web::handler::reply::<()>),
             ReturnType::Type(_, ty) if has_impl(ty) => return None,
             ReturnType::Type(_, ty) => {
-                quote_spanned!(here(ty)=> ::tower_web::handler::Reply::<#ty>)
+                quote_spanned!(here(ty)=> ::tower_web::handler::reply::<#ty>)
             }
         };
         let call = self.call(callee);
         Some(quote_spanned! {at=>
             |__resource, __call| {
-                let __reply = #reply::new(__call)?;
+                let __reply = #reply(__call)?;
                 ::core::option::Option::Some(async move { __reply.respond(#call) })
             }
         })

@@ -51,7 +51,8 @@ use crate::routing::RouteInfo;
 
 mod reply;
 
-pub use self::reply::Reply;
+use self::reply::Brief;
+pub use self::reply::{Reply, reply};
 
 /// A route without a resource. `#[get("/…")]` and its like implement it for the future of a function.
 pub trait Handler {
@@ -359,6 +360,16 @@ impl<T: Send + Sync + 'static> Routes<T> {
     {
         let resource = Arc::clone(&self.resource);
         self.routes.push((spec, Arc::new(Bound { resource, run })));
+    }
+
+    /// The same, where `run` takes of a request what it needs before it makes its future, which is cheaper to move then.
+    pub fn add_brief<F, Fut>(&mut self, spec: RouteSpec, run: F)
+    where
+        F: Fn(Arc<T>, &mut Option<Call>) -> Option<Fut> + Send + Sync + 'static,
+        Fut: Future<Output = Response> + Send + 'static,
+    {
+        let resource = Arc::clone(&self.resource);
+        self.routes.push((spec, Arc::new(Brief { resource, run })));
     }
 
     /// Puts one layer around all routes of this resource, inside those that it has.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Call, Endpoint, RouteSpec, Routes, log_cause, taken};
+use super::{Call, Endpoint, log_cause, taken};
 use crate::layered::BoxFuture;
 use crate::respond::{IntoResponse, Response};
 use crate::routing::RouteInfo;
@@ -30,24 +30,22 @@ enum Kept {
     All(Box<Call>),
 }
 
-impl<R: IntoResponse> Reply<R> {
-    /// Takes what it needs.
-    #[inline]
-    pub fn new(call: &mut Option<Call>) -> Option<Self> {
-        let kept = if R::NEEDS_REQUEST {
-            Kept::All(Box::new(call.take()?))
-        } else {
-            let head = &mut call.as_mut()?.head;
-            Kept::Little {
-                headers: std::mem::take(&mut head.parts.headers),
-                route: head.route.info.take(),
-            }
-        };
-        Some(Self {
-            kept,
-            make: make::<R>,
-        })
-    }
+/// Takes of a call what its response will need: nothing where it was taken already.
+#[inline]
+pub fn reply<R: IntoResponse>(call: &mut Option<Call>) -> Option<Reply<R>> {
+    let kept = if R::NEEDS_REQUEST {
+        Kept::All(Box::new(call.take()?))
+    } else {
+        let head = &mut call.as_mut()?.head;
+        Kept::Little {
+            headers: std::mem::take(&mut head.parts.headers),
+            route: head.route.info.take(),
+        }
+    };
+    Some(Reply {
+        kept,
+        make: make::<R>,
+    })
 }
 
 impl<R> Reply<R> {
@@ -78,23 +76,10 @@ impl<R> fmt::Debug for Reply<R> {
     }
 }
 
-impl<T: Send + Sync + 'static> Routes<T> {
-    /// Adds a route, answered by `run`, which takes of a request what it needs before it makes its future.
-    ///
-    /// [`add`](Self::add) gives it the whole request, which is simpler.
-    pub fn add_brief<F, Fut>(&mut self, spec: RouteSpec, run: F)
-    where
-        F: Fn(Arc<T>, &mut Option<Call>) -> Option<Fut> + Send + Sync + 'static,
-        Fut: Future<Output = Response> + Send + 'static,
-    {
-        let resource = Arc::clone(&self.resource);
-        self.routes.push((spec, Arc::new(Brief { resource, run })));
-    }
-}
-
-struct Brief<T, F> {
-    resource: Arc<T>,
-    run: F,
+/// A handler that takes of a call what it needs before its future is made.
+pub(super) struct Brief<T, F> {
+    pub(super) resource: Arc<T>,
+    pub(super) run: F,
 }
 
 impl<T, F, Fut> Endpoint for Brief<T, F>
