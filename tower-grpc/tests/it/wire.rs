@@ -118,6 +118,34 @@ async fn a_connection_lost_at_any_time_is_unavailable() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_its_server_ends_amid_a_call_is_unavailable() {
+    type End = fn(Peer, SendResponse<Bytes>);
+    macro_rules! goaway {
+        ($reason:ident) => {
+            |mut peer, respond| {
+                peer.abrupt_shutdown(Reason::$reason);
+                tokio::spawn(async move {
+                    while peer.accept().await.is_some() {}
+                    drop(respond);
+                });
+            }
+        };
+    }
+    let ends: [End; 3] = [
+        goaway!(NO_ERROR),
+        goaway!(INTERNAL_ERROR),
+        goaway!(PROTOCOL_ERROR),
+    ];
+    for end in ends {
+        for phase in PHASES {
+            for status in ended(phase, end).await {
+                assert_eq!(status.code(), Code::Unavailable, "{phase:?}: {status:?}");
+            }
+        }
+    }
+}
+
 /// Drives the connection for good.
 fn go_on(mut peer: Peer) {
     tokio::spawn(async move { while peer.accept().await.is_some() {} });
