@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use prost::Message;
 
 use crate::Status;
-pub use crate::framing::MessageBuf;
+pub use crate::chunks::MessageBuf;
 
 /// How the messages of a call are written: Protocol Buffers ([`Prost`]), or a format of your own.
 ///

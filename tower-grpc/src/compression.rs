@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 
 use crate::Status;
-use crate::framing::MessageBuf;
+use crate::chunks::MessageBuf;
 
 pub(crate) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub(crate) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");

@@ -70,6 +70,7 @@
 extern crate self as tower_grpc;
 
 mod call;
+mod chunks;
 pub mod classify;
 pub mod client;
 mod code;
