@@ -1,26 +1,23 @@
 //! A connection to one address that is made anew when it is lost.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::Uri;
-use http::uri::Scheme;
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tower_h2::client::{Connect, Connection};
-use tower_h2::connect::Tcp;
+use tower_h2::client::Connection;
 use tower_h2::{RecvBody, client};
 use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 
+use super::{ChannelBuilder, InvalidTarget};
 use crate::{BoxError, GrpcBody, Status};
 
 /// A connection to one address, which is made when it is needed and made anew when it is lost.
@@ -83,8 +80,9 @@ struct Shared {
     max_backoff: Duration,
 }
 
-type Dial = Box<dyn Fn() -> Dialing + Send + Sync>;
-type Dialing = Pin<Box<dyn Future<Output = Result<Connection<GrpcBody>, BoxError>> + Send>>;
+pub(super) type Dial = Box<dyn Fn() -> Dialing + Send + Sync>;
+pub(super) type Dialing =
+    Pin<Box<dyn Future<Output = Result<Connection<GrpcBody>, BoxError>> + Send>>;
 
 struct Link {
     state: LinkState,
@@ -119,7 +117,7 @@ impl Drop for AbortOnDrop {
 /// The longest pause after the first failed try; each that fails makes it 1.6 times as long. These, and the jitter
 /// of a fifth, are the numbers of gRPC's "Connection Backoff Protocol".
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(120);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(120);
 
 impl Channel {
     /// Connects to a server: `http://[::1]:50051`.
@@ -148,24 +146,24 @@ impl Channel {
     ///
     /// [`InvalidTarget`] for what is no address of a server.
     pub fn builder(target: impl AsRef<str>) -> Result<ChannelBuilder, InvalidTarget> {
-        let text = target.as_ref();
-        let uri: Uri = text.parse().map_err(|_| InvalidTarget::new(text))?;
-        if uri.authority().is_none() {
-            return Err(InvalidTarget::new(text));
+        ChannelBuilder::new(target.as_ref())
+    }
+
+    /// A channel whose connections `dial` makes.
+    pub(super) fn new(dial: Dial, max_backoff: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                dial,
+                link: Mutex::new(Link {
+                    state: LinkState::Idle,
+                    failures: 0,
+                    rng: SplitMix64::from_entropy(),
+                }),
+                max_backoff,
+            }),
+            state: Hold::None,
+            waits: false,
         }
-        // `localhost:50051` is fine, too.
-        let mut parts = uri.into_parts();
-        parts.scheme.get_or_insert(Scheme::HTTP);
-        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-        let uri = Uri::from_parts(parts).map_err(|_| InvalidTarget::new(text))?;
-        Ok(ChannelBuilder {
-            uri,
-            h2: client::Builder::new(),
-            connector: Tcp::new(),
-            authority: None,
-            speaks_tls: false,
-            max_backoff: MAX_BACKOFF,
-        })
     }
 
     /// A handle of the same connection whose calls wait until it is made, however often that fails.
@@ -400,151 +398,3 @@ impl fmt::Debug for ChannelFuture {
         f.debug_struct("ChannelFuture").finish_non_exhaustive()
     }
 }
-
-/// How to connect; see [`Channel::builder`].
-///
-/// `C` is a `Service` from a [`Uri`] to a byte stream.
-#[derive(Clone, Debug)]
-#[must_use = "nothing happens before `lazy` or `connect`"]
-pub struct ChannelBuilder<C = Tcp> {
-    uri: Uri,
-    h2: client::Builder,
-    connector: C,
-    authority: Option<http::uri::Authority>,
-    speaks_tls: bool,
-    max_backoff: Duration,
-}
-
-impl<C> ChannelBuilder<C> {
-    /// Changes the settings of HTTP/2: windows, keep-alive pings, limits.
-    pub fn with_http2(mut self, with: impl FnOnce(client::Builder) -> client::Builder) -> Self {
-        self.h2 = with(self.h2);
-        self
-    }
-
-    /// Connects by another service: over TLS (`tower_h2::tls`), a Unix socket, or a proxy.
-    ///
-    /// Only with one is `https` allowed, which it has to see to.
-    pub fn with_connector<D>(self, connector: D) -> ChannelBuilder<D> {
-        ChannelBuilder {
-            uri: self.uri,
-            h2: self.h2,
-            connector,
-            authority: self.authority,
-            speaks_tls: true,
-            max_backoff: self.max_backoff,
-        }
-    }
-
-    /// Sends another host in `:authority` than the one that it connects to.
-    ///
-    /// What is no host leaves it as it is.
-    pub fn with_authority(mut self, authority: &str) -> Self {
-        self.authority = authority.parse().ok().or(self.authority);
-        self
-    }
-
-    /// How long it fails at once after many tries that failed; 120 s by default.
-    pub fn with_max_backoff(mut self, max: Duration) -> Self {
-        self.max_backoff = max;
-        self
-    }
-}
-
-impl<C> ChannelBuilder<C>
-where
-    C: Service<Uri> + Clone + Send + Sync + 'static,
-    C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    C::Error: Into<BoxError>,
-    C::Future: Send,
-{
-    /// Connects when the channel is first used.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidTarget`] for `https` without a connector that speaks TLS.
-    pub fn lazy(self) -> Result<Channel, InvalidTarget> {
-        if self.uri.scheme() == Some(&Scheme::HTTPS) && !self.speaks_tls {
-            return Err(InvalidTarget {
-                target: self.uri.to_string(),
-                needs_tls: true,
-            });
-        }
-        let mut parts = self.uri.clone().into_parts();
-        parts.authority = self.authority.or(parts.authority);
-        let origin = Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone());
-        let Self {
-            uri,
-            h2,
-            connector,
-            max_backoff,
-            ..
-        } = self;
-        let h2 = h2.with_origin(&origin);
-        let dial = Box::new(move || -> Dialing {
-            let mut connect = Connect::new(connector.clone(), h2.clone());
-            let uri = uri.clone();
-            Box::pin(async move {
-                poll_fn(|cx| Service::<Uri>::poll_ready(&mut connect, cx)).await?;
-                Ok(connect.call(uri).await?)
-            })
-        });
-        Ok(Channel {
-            shared: Arc::new(Shared {
-                dial,
-                link: Mutex::new(Link {
-                    state: LinkState::Idle,
-                    failures: 0,
-                    rng: SplitMix64::from_entropy(),
-                }),
-                max_backoff,
-            }),
-            state: Hold::None,
-            waits: false,
-        })
-    }
-
-    /// Connects now.
-    ///
-    /// # Errors
-    ///
-    /// `INVALID_ARGUMENT` as for [`lazy`](Self::lazy), `UNAVAILABLE` where the connection can't be made.
-    pub async fn connect(self) -> Result<Channel, Status> {
-        let mut channel = self
-            .lazy()
-            .map_err(|error| Status::invalid_argument(error.to_string()).with_source(error))?;
-        poll_fn(|cx| channel.poll_ready(cx)).await?;
-        Ok(channel)
-    }
-}
-
-/// This is no address that a channel can connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidTarget {
-    target: String,
-    needs_tls: bool,
-}
-
-impl InvalidTarget {
-    fn new(target: &str) -> Self {
-        Self {
-            target: target.to_owned(),
-            needs_tls: false,
-        }
-    }
-}
-
-impl fmt::Display for InvalidTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { target, needs_tls } = self;
-        match needs_tls {
-            false => write!(
-                f,
-                "{target:?} is no address of a server: try http://host:port"
-            ),
-            true => write!(f, "{target:?} needs a connector that speaks TLS"),
-        }
-    }
-}
-
-impl std::error::Error for InvalidTarget {}
