@@ -5,7 +5,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
     Attribute, Data, DeriveInput, Error, Expr, Field, Fields, Ident, Lit, LitInt, LitStr, Member,
-    Meta, Type,
+    Meta,
 };
 
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
@@ -82,6 +82,8 @@ pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         #[allow(non_shorthand_field_patterns)]
         impl #impl_generics ::std::error::Error for #name #type_generics #where_clause {
             fn source(&self) -> ::std::option::Option<&(dyn ::std::error::Error + 'static)> {
+                #[allow(unused_imports)]
+                use ::tower_web::problem::AsCause as _;
                 match #reference { #(#sources)* }
             }
         }
@@ -340,7 +342,8 @@ impl<'a> Kind<'a> {
         let path = &self.path;
         match self.parts.iter().find(|part| part.is_source) {
             Some(Part { field, member, .. }) => {
-                let cause = as_error(&field.ty);
+                // Which error it is, its type decides: a box of one isn't one itself, whatever it is called.
+                let cause = quote_spanned!(field.ty.span()=> source.as_cause());
                 quote!(#path { #member: source, .. } => ::std::option::Option::Some(#cause),)
             }
             None => quote!(#path { .. } => ::std::option::Option::None,),
@@ -361,22 +364,6 @@ impl<'a> Kind<'a> {
                 }
             }
         })
-    }
-}
-
-/// A box of any error isn't one itself.
-fn as_error(ty: &Type) -> TokenStream {
-    let is_box = match ty {
-        Type::Path(path) => path
-            .path
-            .segments
-            .last()
-            .is_some_and(|last| last.ident == "Box" || last.ident == "BoxError"),
-        _ => false,
-    };
-    match is_box {
-        true => quote_spanned!(ty.span()=> &**source),
-        false => quote_spanned!(ty.span()=> source),
     }
 }
 

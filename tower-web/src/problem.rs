@@ -15,8 +15,10 @@ use crate::BoxError;
 use crate::body::{Body, BodyError};
 use crate::respond::IntoResponse;
 
+mod cause;
 mod hook;
 
+pub use cause::AsCause;
 pub(crate) use hook::OnProblem;
 pub use hook::ProblemFacts;
 
@@ -376,7 +378,8 @@ impl<E: Error + Send + Sync + 'static> From<E> for Problem {
 /// `status` it has, its `title` (else the first line of its documentation, or its name in words), a `detail`
 /// (a format string over the fields) and a `type`. Fields that have names are members of the problem, but for those with
 /// `#[problem(skip)]`, and all of them where the variant says `hide`. A field that is called `source`, or has
-/// `#[source]` or `#[from]`, is the cause: it is logged and never sent. `#[from]` implements [`From`], too.
+/// `#[source]` or `#[from]`, is the cause: it is logged and never sent. `#[from]` implements [`From`], too. The cause is an error, or [leads to
+/// one](AsCause), as a box does.
 ///
 /// ```
 /// use tower_web::prelude::*;

@@ -129,3 +129,59 @@ fn a_struct_may_be_one_and_generic() {
     assert_eq!(problem.status(), 422);
     assert_eq!(problem.title(), "not now");
 }
+
+/// What another crate's error for applications is: no error, but it dereferences to one.
+#[derive(Debug)]
+struct Report(Box<dyn std::error::Error + Send + Sync>);
+
+impl std::ops::Deref for Report {
+    type Target = dyn std::error::Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl From<Report> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(report: Report) -> Self {
+        report.0
+    }
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+type Boxed<T> = Box<T>;
+type Shared = std::sync::Arc<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Problem)]
+enum Causes<E: std::error::Error + Send + Sync + 'static> {
+    #[problem(status = 500, hide)]
+    Aliased(#[from] Cause),
+    #[problem(status = 500, hide)]
+    Renamed(#[source] Boxed<dyn std::error::Error + Send + Sync>),
+    #[problem(status = 500, hide)]
+    BoxOfOne(#[source] Boxed<io::Error>),
+    #[problem(status = 500, hide)]
+    Shared(#[source] Shared),
+    #[problem(status = 500, hide)]
+    Report(#[source] Report),
+    #[problem(status = 500, hide)]
+    Generic { source: E },
+}
+
+#[test]
+fn a_cause_may_be_whatever_leads_to_an_error() {
+    let all: [Causes<io::Error>; 6] = [
+        Cause::from(cause()).into(),
+        Causes::Renamed(Boxed::new(cause())),
+        Causes::BoxOfOne(Boxed::new(cause())),
+        Causes::Shared(Shared::from(Cause::from(cause()))),
+        Causes::Report(Report(cause().into())),
+        Causes::Generic { source: cause() },
+    ];
+    for error in all {
+        let told = error.source().unwrap().to_string();
+        assert_eq!(told, "the password is 1234", "{error:?}");
+        let problem = error.into_problem();
+        assert_eq!(problem.source().unwrap().to_string(), told);
+    }
+}
