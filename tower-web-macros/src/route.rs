@@ -263,6 +263,7 @@ impl<'a> Route<'a> {
             .extracted()
             .filter(|ty| cfg!(feature = "validate") && mentions(ty, self.parameters))
             .map(|ty| quote_spanned!(here(ty)=> ::tower_web::validate::checked::<#ty>();));
+        let within = self.within();
         let asked = self.extracted();
         Some(quote! {
             .ask(|__requirements| {
@@ -270,8 +271,37 @@ impl<'a> Route<'a> {
                 use ::tower_web::handler::AskNothing as _;
                 #(#asserted)*
                 #(#checked)*
+                #within
                 #(::tower_web::handler::Ask::<#asked>::new().require(__requirements);)*
             })
+        })
+    }
+
+    /// Warns of a type with rules within an argument that isn't known to check them.
+    fn within(&self) -> Option<TokenStream> {
+        if !VALIDATED {
+            return None;
+        }
+        let asked = self.extracted().flat_map(|ty| {
+            let mut parts = Vec::new();
+            describe::parts(ty, &mut parts);
+            // The last is the argument's type itself.
+            parts.pop();
+            parts.into_iter().map(move |part| {
+                let within = quote!(&::tower_web::validate::Within::<#ty, #part>::new());
+                // Of the user's code, and not of ours: the compiler warns of nothing in another crate's macros.
+                let ask = quote_spanned!(ty.span()=> rules);
+                quote!((#within).#ask();)
+            })
+        });
+        // Around it, what is deprecated may be called.
+        Some(quote! {
+            #[warn(deprecated)]
+            {
+                #[allow(unused_imports)]
+                use ::tower_web::validate::{MightSkip as _, SkipsNothing as _};
+                #(#asked)*
+            }
         })
     }
 

@@ -27,7 +27,9 @@ use crate::shutdown::Shutdown;
 /// [`Body`](Self::Body) says whether it takes the body, and thereby what `extract` is given: nothing with
 /// [`NoBody`], the body with [`WholeBody`]. Two arguments that take it don't compile.
 ///
-/// An extractor that is made of others calls theirs, and passes on what they [require](Self::require).
+/// An extractor that is made of others calls theirs, and passes on what they [require](Self::require). With the feature `validate`,
+/// `Json::<NewUser>::extract` checks the rules of `NewUser`. With the feature `openapi`, the document tells of it what it says in its
+/// `Describe`, and the problems of a [`Rejection`](Self::Rejection) with `#[derive(Problem)]`.
 ///
 /// **Cancellation.** The future is dropped when the client goes away.
 ///

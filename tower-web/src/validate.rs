@@ -41,10 +41,13 @@
 //!
 //! - In a generic `impl`, an argument whose type has a type parameter in it must be [`Checked`], or the code doesn't compile: write
 //!   `T: garde::Validate<Context = ()>` among the bounds, or take [`Unchecked<Json<T>>`](Unchecked).
-//! - An extractor of your own that is made of another calls [`Checked::extract_checked`] of it.
+//! - An extractor of your own that is made of others calls `Json::<NewUser>::extract`, which checks the rules of the type that is
+//!   written there (and so do those of `Query` and `Form`). One that is generic says so in its bounds, `T: HasRules`: see [`HasRules`].
+//! - Where an argument has a type with rules in it and isn't known to check them (`Signed<NewUser>` of your own, `Json<Bag<NewUser>>`
+//!   where only `NewUser` has rules), the compiler warns: implement [`Checked`] for the extractor, or take it [`Unchecked`].
 //!
-//! Rules with a context are checked with its default. One that has none can't be made here: such a type doesn't count as one with rules;
-//! validate it in the handler.
+//! Rules with a context are checked with its default. One that has none can't be made here: the compiler warns of such a type as well. Take
+//! it [`Unchecked`], and validate it in the handler.
 //!
 //! # Names
 //!
@@ -54,6 +57,7 @@
 
 use std::future::Future;
 use std::future::{Pending, pending};
+use std::marker::PhantomData;
 
 use garde::Validate;
 use http::StatusCode;
@@ -121,6 +125,97 @@ impl<E: 'static> crate::openapi::Describe for Unchecked<E> {
     }
 }
 
+/// A type that is read from a request and has rules: it is there for the bounds of generic extractors.
+///
+/// # Example
+///
+/// ```
+/// use garde::Validate;
+/// use serde::Deserialize;
+/// use serde_json::json;
+/// use tower_web::extract::{Extract, RequestHead, WholeBody};
+/// use tower_web::prelude::*;
+/// use tower_web::validate::{Checked, HasRules};
+/// use tower_web::{Body, Rejection};
+///
+/// /// What a sender that is known has sent.
+/// struct Event<T>(T);
+///
+/// impl<T: HasRules> Extract for Event<T> {
+///     type Body = WholeBody;
+///     type Rejection = Rejection;
+///
+///     async fn extract(head: &mut RequestHead, body: Body) -> Result<Self, Rejection> {
+///         if !head.headers.contains_key("x-sender") {
+///             return Err(Rejection::new(StatusCode::UNAUTHORIZED, "who are you?"));
+///         }
+///         // With the rules of `T` checked.
+///         let Json(event) = Json::<T>::extract(head, body).await?;
+///         Ok(Self(event))
+///     }
+/// }
+///
+/// // It does: no need to warn of it.
+/// impl<T: HasRules> Checked for Event<T> {}
+///
+/// #[derive(Deserialize, Validate)]
+/// struct Renamed {
+///     #[garde(length(min = 1))]
+///     name: String,
+/// }
+///
+/// #[post("/events")]
+/// async fn renamed(event: Event<Renamed>) -> String {
+///     event.0.name
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let client = App::new().route(renamed).test();
+/// let response = client.post("/events").header("x-sender", "me").json(&json!({"name": ""})).await;
+/// assert_eq!(response.assert_problem(422)["errors"][0]["pointer"], "#/name");
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` isn't known to have rules",
+    label = "its rules would be checked here, and it may have none",
+    note = "write the type out where it has none: `Json::<{Self}>::extract(head, body)`",
+    note = "or, in a generic extractor, say in its bounds that it has: `T: tower_web::validate::HasRules`"
+)]
+pub trait HasRules: DeserializeOwned + Send + Validate<Context: Default> {}
+
+impl<T: DeserializeOwned + Send + Validate<Context: Default>> HasRules for T {}
+
+/// What is called by name comes before what a trait has: `Json::<NewUser>::extract` is this one where `NewUser` has rules.
+macro_rules! named {
+    ($($(#[$meta:meta])* $extractor:ident::$($path:ident)::+;)*) => {$(
+        $(#[$meta])*
+        impl<T: HasRules> $extractor::$($path)::+<T> {
+            /// [`extract_checked`](Checked::extract_checked): so that an extractor that is made of this one doesn't skip the rules of `T`.
+            /// Without the rules, it is what [`Unchecked`] does.
+            pub async fn extract(head: &mut RequestHead, body: Given<Self>) -> Result<Self, Rejection> {
+                Self::extract_checked(head, body).await
+            }
+
+            /// [`extract_optional_checked`](OptionalChecked::extract_optional_checked), as well.
+            pub async fn extract_optional(
+                head: &mut RequestHead,
+                body: Given<Self>,
+            ) -> Result<Option<Self>, Rejection> {
+                Self::extract_optional_checked(head, body).await
+            }
+        }
+    )*};
+}
+
+named! {
+    crate::json::Json;
+    #[cfg(feature = "forms")]
+    crate::forms::Query;
+    #[cfg(feature = "forms")]
+    crate::forms::Form;
+}
+
 impl<E: Extract> Checked for Unchecked<E> {}
 impl<T: Clone + Send + Sync + 'static> Checked for Extension<T> {}
 impl<T: Clone + Send + Sync + 'static> OptionalChecked for Extension<T> {}
@@ -177,7 +272,7 @@ where
     T: DeserializeOwned + Send + Validate<Context: Default>,
 {
     async fn extract_checked(head: &mut RequestHead, (): ()) -> Result<Self, Rejection> {
-        let value = Self::extract(head, ()).await?;
+        let value = <Self as Extract>::extract(head, ()).await?;
         match value.validate() {
             Ok(()) => Ok(value),
             Err(report) => {
@@ -212,7 +307,7 @@ where
     async fn extract_checked(head: &mut RequestHead, body: Body) -> Result<Self, Rejection> {
         crate::forms::check_type(&head.headers)?;
         let bytes = body.bytes().await?;
-        let value = Self::extract(head, Body::from(bytes.clone())).await?;
+        let value = <Self as Extract>::extract(head, Body::from(bytes.clone())).await?;
         match value.validate() {
             Ok(()) => Ok(value),
             Err(report) => Err(refuse::<T>(&report, &pairs(&bytes), Place::Form)),
@@ -408,6 +503,40 @@ pub trait AskNobody<T>: Sized {
 }
 
 impl<T> AskNobody<T> for &Ask<T> {}
+
+/// Asks whether the rules of a type are skipped in an argument that is written with it. What is found first answers.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Within<E, T>(PhantomData<fn() -> (E, T)>);
+
+impl<E, T> Within<E, T> {
+    #[expect(clippy::new_without_default, reason = "it is made by the macros only")]
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E: Checked, T> Within<E, T> {
+    pub fn rules(&self) {}
+}
+
+#[doc(hidden)]
+pub trait MightSkip {
+    #[deprecated(
+        note = "the argument has a type with rules in it, and isn't known to check them: implement `tower_web::validate::Checked` for \
+        the argument's type (with `{}` where it checks them already), or take it as `tower_web::validate::Unchecked<…>`"
+    )]
+    fn rules(&self) {}
+}
+
+impl<E, T: Validate> MightSkip for Within<E, T> {}
+
+#[doc(hidden)]
+pub trait SkipsNothing {
+    fn rules(&self) {}
+}
+
+impl<E, T> SkipsNothing for &Within<E, T> {}
 
 /// Fails to compile where it isn't known whether an argument of a generic `impl` has rules.
 #[doc(hidden)]

@@ -4,3 +4,9 @@
 fn mistakes_are_told_at_the_token_with_what_to_do() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }
+
+#[cfg(feature = "validate")]
+#[test]
+fn rules_that_might_be_skipped_are_told() {
+    trybuild::TestCases::new().compile_fail("tests/ui-validate/*.rs");
+}

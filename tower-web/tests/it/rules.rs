@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use garde::Validate;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_web::extract::{Extract, NoBody, RequestHead};
+use tower_web::extract::{Extract, NoBody, RequestHead, WholeBody};
 use tower_web::prelude::*;
-use tower_web::validate::Unchecked;
+use tower_web::validate::{Checked, HasRules, Unchecked};
 
 #[derive(Deserialize, Validate)]
 #[serde(rename_all = "camelCase")]
@@ -212,6 +212,16 @@ async fn parameters_are_told_by_their_names() {
     assert_eq!(problem["errors"][0]["in"], "body");
 }
 
+#[post("/many")]
+async fn many(_: Json<Vec<NewUser>>, _also: Option<Query<Vec<(String, String)>>>) {}
+
+#[tokio::test]
+async fn a_list_of_what_has_rules_has_them_too() {
+    let body = json!([valid(), {"firstName": "", "ageInYears": 1, "lastName": "Lee"}]);
+    let told = refused(App::new().route(many), "/many", &body).await;
+    assert_eq!(told, ["#/1/firstName"]);
+}
+
 #[derive(Deserialize)]
 struct Free {
     name: String,
@@ -304,6 +314,94 @@ async fn a_generic_resource_checks_rules_where_its_bounds_tell_of_them() {
         .assert_problem(422);
     let unchecked = client.post("/store/unchecked").json(&broken).await;
     unchecked.assert_text("added");
+}
+
+/// Extractors of one's own, made of those that there are.
+struct Signed(String);
+
+impl Extract for Signed {
+    type Body = WholeBody;
+    type Rejection = tower_web::Rejection;
+
+    async fn extract(head: &mut RequestHead, body: Body) -> Result<Self, Self::Rejection> {
+        let Query(page) = Query::<Search>::extract(head, ()).await?;
+        let new = Json::<NewUser>::extract_optional(head, body).await?;
+        Ok(Self(format!("{} {}", page.page_size, new.is_some())))
+    }
+}
+
+struct Enveloped<T>(T);
+
+impl<T: HasRules> Extract for Enveloped<T> {
+    type Body = WholeBody;
+    type Rejection = tower_web::Rejection;
+
+    async fn extract(head: &mut RequestHead, body: Body) -> Result<Self, Self::Rejection> {
+        let Json(new) = Json::extract(head, body).await?;
+        Ok(Self(new))
+    }
+}
+
+impl<T: HasRules> Checked for Enveloped<T> {}
+
+struct WithoutRules(String);
+
+impl Extract for WithoutRules {
+    type Body = WholeBody;
+    type Rejection = tower_web::Rejection;
+
+    async fn extract(head: &mut RequestHead, body: Body) -> Result<Self, Self::Rejection> {
+        let Json(free) = Json::<Free>::extract(head, body).await?;
+        Ok(Self(free.name))
+    }
+}
+
+#[post("/signed")]
+async fn signed(signed: Signed) -> String {
+    signed.0
+}
+
+#[post("/enveloped")]
+async fn enveloped(new: Enveloped<NewUser>) -> String {
+    new.0.first_name
+}
+
+#[post("/without")]
+async fn without_rules(free: WithoutRules) -> String {
+    free.0
+}
+
+#[tokio::test]
+async fn an_extractor_made_of_others_skips_no_rules() {
+    let client = App::new()
+        .route(signed)
+        .route(enveloped)
+        .route(without_rules)
+        .test();
+    let broken = json!({"firstName": "", "ageInYears": 1, "lastName": "Lee"});
+    let post = |path: &str, body: &Value| client.post(path).json(body);
+
+    post("/signed?pageSize=7", &valid())
+        .await
+        .assert_text("7 true");
+    client
+        .post("/signed?pageSize=7")
+        .await
+        .assert_text("7 false");
+    let problem = post("/signed?pageSize=700", &valid())
+        .await
+        .assert_problem(422);
+    assert_eq!(pointers(&problem), ["pageSize"]);
+    let problem = post("/signed?pageSize=7", &broken)
+        .await
+        .assert_problem(422);
+    assert_eq!(pointers(&problem), ["#/firstName"]);
+
+    post("/enveloped", &valid()).await.assert_text("Ann");
+    post("/enveloped", &broken).await.assert_problem(422);
+    post("/without", &json!({"name": "Bo"}))
+        .await
+        .assert_text("Bo");
 }
 
 #[tokio::test]
