@@ -331,7 +331,10 @@ impl<'a> Route<'a> {
                 }
                 Argument::Extracted { ty } => {
                     describe::parts(ty, &mut parts);
-                    quote!(__operation.argument::<#ty>();)
+                    quote! {
+                        __operation.argument::<#ty>();
+                        ::tower_web::openapi::Probe::<#ty>::new().refusals(__operation);
+                    }
                 }
             })
             .collect();
@@ -339,7 +342,7 @@ impl<'a> Route<'a> {
         Some(quote! {
             .describe(#about, |__operation| {
                 #[allow(unused_imports)]
-                use ::tower_web::openapi::{NoFailure as _, NoSchema as _, Silent as _, Unheld as _};
+                use ::tower_web::openapi::{NoFailure as _, NoSchema as _, Silent as _, Unheld as _, Unrefused as _};
                 #(
                     ::tower_web::openapi::Probe::<#parts>::new().schema(__operation);
                     ::tower_web::openapi::Probe::<#parts>::new().description(__operation);

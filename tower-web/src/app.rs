@@ -26,6 +26,8 @@ use crate::routing::{
 use crate::shutdown::ShutdownSource;
 
 mod answering;
+#[cfg(feature = "openapi")]
+mod described;
 
 pub use self::answering::{AppFuture, AppService};
 use self::answering::{Built, Core, Hooks};
@@ -77,9 +79,8 @@ pub struct App {
     trailing_slash: TrailingSlash,
     on_start: Vec<Hook>,
     on_shutdown: Vec<Hook>,
-    /// `None` where the document of the API isn't shown.
     #[cfg(feature = "openapi")]
-    docs: Option<crate::openapi::Info>,
+    docs: crate::openapi::Docs,
 }
 
 type Rewrite = Box<dyn Fn(&mut Parts) + Send + Sync>;
@@ -102,7 +103,7 @@ impl App {
             on_start: Vec::new(),
             on_shutdown: Vec::new(),
             #[cfg(feature = "openapi")]
-            docs: Some(crate::openapi::Info::default()),
+            docs: crate::openapi::Docs::default(),
         }
     }
 
@@ -286,6 +287,8 @@ impl App {
                 "{place} rewrites requests, and it is too late for that when they get there: let this application do it"
             ));
         }
+        #[cfg(feature = "openapi")]
+        self.take_docs(prefix, &inner.drafts, inner.docs);
         let shared = (!inner.layers.is_empty()).then(|| wrap(inner.layers, Next::new(Inside)));
         for draft in inner.drafts {
             let path = match &*draft.path {
@@ -390,43 +393,19 @@ impl App {
         self
     }
 
-    /// The document of this application's API: see [`openapi`](crate::openapi).
-    #[cfg(feature = "openapi")]
-    pub fn openapi(&self) -> serde_json::Value {
-        let routes = self
-            .drafts
-            .iter()
-            .filter_map(|draft| Some((&draft.answers, &*draft.path, draft.description?)));
-        crate::openapi::document(&self.docs.clone().unwrap_or_default(), routes)
-    }
-
-    /// Calls the API something else than the package, and gives it another version.
-    #[cfg(feature = "openapi")]
-    pub fn openapi_info(mut self, title: impl Into<String>, version: impl Into<String>) -> Self {
-        self.docs = Some(crate::openapi::Info {
-            title: Some(title.into()),
-            version: Some(version.into()),
-        });
-        self
-    }
-
-    /// Leaves out `/openapi.json` and `/docs`, which the feature `openapi` adds.
-    #[cfg(feature = "openapi")]
-    pub fn without_docs(mut self) -> Self {
-        self.docs = None;
-        self
-    }
-
     /// Builds the application, once: all its connections share what its layers count.
     ///
     /// # Errors
     ///
     /// [`BuildError`] tells everything that is wrong: routes that conflict, with the places of both; paths that
-    /// aren't any; extensions that nothing provides.
+    /// aren't any; extensions that nothing provides; with the feature `openapi`, what fits badly into the document.
     pub fn build(self) -> Result<AppService, BuildError> {
         let mut faults = self.faults;
         #[cfg(feature = "openapi")]
-        let own = crate::openapi::own_routes(&self.drafts, self.docs);
+        let own = {
+            described::check(&self.drafts, &self.docs, &mut faults);
+            crate::openapi::own_routes(&self.drafts, self.docs)
+        };
         check_requirements(&self.drafts, &self.provided, &mut faults);
         let shutdown = ShutdownSource::new();
         let settings = Settings {

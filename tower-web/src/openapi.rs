@@ -9,20 +9,29 @@
 //! | `tags`, `operationId` | the resource's name; the resource's and the method's, as `users_fetch` |
 //! | `parameters` | captures with their types, `Query<T>`, `Header<T>`, `Cookies`, `LastEventId` |
 //! | `requestBody` | `Json<T>`, `Form<T>`, `Multipart`, text, bytes |
-//! | `responses` | the returned type; `None`, refused arguments, each variant of a `#[derive(Problem)]` |
+//! | `responses` | the returned type; `None`, refused arguments, each variant of a `#[derive(Problem)]`, also where an extractor refuses with it |
 //! | `security` | `Bearer`, `Basic`, `ApiKey` |
 //! | `deprecated` | `#[deprecated]` |
 //! | schemas | `#[derive(JsonSchema)]` of [`schemars`], with the rules of `#[garde(…)]` among them |
 //! | `title`, `version` | those of the package in which the first route stands, or [`App::openapi_info`](crate::App::openapi_info) |
 //!
-//! A type without [`JsonSchema`] compiles: its schema is the one that allows anything. [`App::openapi`](crate::App::openapi)
-//! gives the document to tests and tools; a test that wants every type described looks for such a schema there.
-//! [`App::without_docs`](crate::App::without_docs) leaves both routes out. An application's own routes come before them.
+//! A type without [`JsonSchema`] compiles: its schema is the one that allows anything. With
+//! [`App::require_schemas`](crate::App::require_schemas), an application that has such a type doesn't start, and says where they all are.
+//! [`App::openapi`](crate::App::openapi) gives the document to tests and tools: one that is committed and compared in a test shows in review
+//! what a change does to clients. [`App::without_docs`](crate::App::without_docs) leaves both routes out. An application's own routes come
+//! before them.
 //!
 //! # Your own types
 //!
-//! An extractor or a response of your own says what it is by [`Describe`]; without, an argument isn't mentioned, and a response may be
-//! anything. In a generic `impl`, only what its bounds tell is known of a type parameter: write `T: JsonSchema` there.
+//! An extractor or a response of your own says what it is by [`Describe`]: parameters, a body, security, what it answers with. Without, an
+//! argument isn't mentioned (but for the problems that it refuses with), and a response may be anything. [`Cookies`](crate::cookies::Cookies)
+//! are read in the handler, so that nothing is known of them: an extractor of your own that reads one says which. In a generic `impl`, only
+//! what its bounds tell is known of a type parameter: write `T: JsonSchema` there.
+//!
+//! # What has no signature
+//!
+//! A mounted service has a document of its own, or none: [`App::describe_mount`](crate::App::describe_mount) puts one in. What a fallback
+//! answers isn't part of an API, and isn't in the document. The admin port and health aren't, either.
 //!
 //! # Cost
 //!
@@ -81,24 +90,90 @@ pub use schemars::{self, JsonSchema};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use crate::extract::Extract;
 use crate::problem::{Location, MEDIA_TYPE};
 
 mod document;
+mod fragment;
 mod known;
 mod page;
+mod unknown;
 
-pub(crate) use document::{Info, document};
+pub(crate) use document::document;
+pub(crate) use fragment::Fragment;
 pub(crate) use page::own_routes;
+pub(crate) use unknown::unknown;
+
+/// What an application says of itself, and what belongs to its document besides its routes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Docs {
+    pub(crate) title: Option<String>,
+    pub(crate) version: Option<String>,
+    /// Whether neither the document nor its page has a route.
+    pub(crate) is_hidden: bool,
+    pub(crate) fragments: Vec<Fragment>,
+    pub(crate) requires_schemas: bool,
+}
 
 /// What a type that is an argument or a response says of itself in the document.
 ///
 /// # Example
 ///
+/// An extractor tells its parameters, its security, and what it refuses with. What a `#[derive(Problem)]` is told of needn't be told here:
+///
+/// ```
+/// use serde_json::json;
+/// use tower_web::extract::{Extract, NoBody, RequestHead};
+/// use tower_web::openapi::{Describe, Operation};
+/// use tower_web::prelude::*;
+/// use tower_web::problem::Location;
+///
+/// #[derive(Debug, Problem)]
+/// enum Refused {
+///     #[problem(status = 401, title = "the session has ended")]
+///     Ended,
+/// }
+///
+/// /// Who is logged in, by a cookie.
+/// struct Session(String);
+///
+/// impl Extract for Session {
+///     type Body = NoBody;
+///     type Rejection = Refused;
+///
+///     async fn extract(head: &mut RequestHead, _: ()) -> Result<Self, Refused> {
+///         let cookies = Cookies::extract(head, ()).await.map_err(|_| Refused::Ended)?;
+///         let session = cookies.get("session").ok_or(Refused::Ended)?;
+///         Ok(Self(session.to_owned()))
+///     }
+/// }
+///
+/// impl Describe for Session {
+///     fn request(operation: &mut Operation<'_>) {
+///         let scheme = json!({"type": "apiKey", "in": "cookie", "name": "session"});
+///         operation.security("session", scheme);
+///         operation.parameter(Location::Header, "x-tenant", json!({"type": "string"}));
+///     }
+/// }
+///
+/// #[get("/me")]
+/// async fn me(session: Session) -> String {
+///     session.0
+/// }
+///
+/// let document = App::new().route(me).openapi();
+/// let me = &document["paths"]["/me"]["get"];
+/// assert_eq!(me["security"], json!([{"session": []}]));
+/// assert_eq!(me["parameters"][0]["name"], "x-tenant");
+/// assert_eq!(me["responses"]["401"]["description"], "the session has ended");
+/// ```
+///
+/// A response tells its media type:
+///
 /// ```
 /// use serde_json::json;
 /// use tower_web::openapi::{Describe, Operation};
 /// use tower_web::prelude::*;
-/// use tower_web::problem::Location;
 ///
 /// struct Csv(String);
 ///
@@ -199,6 +274,8 @@ pub struct Operation<'a> {
     is_outgoing: bool,
     /// The status of a response, where a wrapper says so.
     status: &'static str,
+    /// What of the signature nothing is known of.
+    unknown: Vec<unknown::Unknown>,
 }
 
 impl<'a> Operation<'a> {
@@ -215,6 +292,7 @@ impl<'a> Operation<'a> {
             is_optional: false,
             is_outgoing: false,
             status: "200",
+            unknown: Vec::new(),
         }
     }
 
@@ -223,12 +301,18 @@ impl<'a> Operation<'a> {
     pub fn schema<T: 'static>(&mut self) -> Value {
         match self.schemas.get(&TypeId::of::<T>()).copied() {
             Some(schemas) => (schemas.reference)(self.generator()).to_value(),
-            None => json!({}),
+            None => {
+                self.unknown.push(unknown::Unknown::schema::<T>());
+                json!({})
+            }
         }
     }
 
     fn inline_schema<T: 'static>(&mut self) -> Option<Value> {
-        let schemas = self.schemas.get(&TypeId::of::<T>()).copied()?;
+        let Some(schemas) = self.schemas.get(&TypeId::of::<T>()).copied() else {
+            self.unknown.push(unknown::Unknown::schema::<T>());
+            return None;
+        };
         Some((schemas.inline)(self.generator()).to_value())
     }
 
@@ -377,8 +461,9 @@ impl<'a> Operation<'a> {
     /// Describes an argument of type `T`, if it says what it is.
     pub fn argument<T: 'static>(&mut self) {
         self.is_outgoing = false;
-        if let Some(own) = self.descriptions.get(&TypeId::of::<T>()).copied() {
-            (own.request)(self);
+        match self.descriptions.get(&TypeId::of::<T>()).copied() {
+            Some(own) => (own.request)(self),
+            None => self.unknown.push(unknown::Unknown::argument::<T>()),
         }
     }
 
@@ -394,7 +479,10 @@ impl<'a> Operation<'a> {
         self.is_outgoing = true;
         match self.descriptions.get(&TypeId::of::<T>()).copied() {
             Some(own) => (own.response)(self),
-            None => self.anything(),
+            None => {
+                self.unknown.push(unknown::Unknown::response::<T>());
+                self.anything();
+            }
         }
     }
 
@@ -506,6 +594,21 @@ pub trait Silent {
 }
 
 impl<T> Silent for Probe<T> {}
+
+/// What an extractor refuses with, where that says what it is.
+impl<T: Extract<Rejection: Describe>> Probe<T> {
+    pub fn refusals(&self, operation: &mut Operation<'_>) {
+        operation.is_outgoing = true;
+        T::Rejection::response(operation);
+    }
+}
+
+#[doc(hidden)]
+pub trait Unrefused {
+    fn refusals(&self, _: &mut Operation<'_>) {}
+}
+
+impl<T> Unrefused for Probe<T> {}
 
 /// A type that holds another with a schema, which an alias may hide.
 #[doc(hidden)]

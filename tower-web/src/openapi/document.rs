@@ -6,30 +6,20 @@ use http::StatusCode;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{Description, Operation, Shared};
+use super::{Description, Docs, Operation, Shared, fragment};
 use crate::handler::Answers;
 use crate::problem::MEDIA_TYPE;
-
-/// What an application says of itself.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Info {
-    pub(crate) title: Option<String>,
-    pub(crate) version: Option<String>,
-}
 
 /// The methods that a route for any is described with.
 const ANY: [&str; 5] = ["delete", "get", "patch", "post", "put"];
 
-/// Describes these routes.
+/// Describes these routes. What fits badly together is a fault, and left out.
 pub(crate) fn document<'a>(
-    info: &Info,
+    docs: &Docs,
     routes: impl Iterator<Item = (&'a Answers, &'a str, Description)>,
+    faults: &mut Vec<String>,
 ) -> Value {
-    let mut shared = Shared {
-        incoming: settings().into_generator(),
-        outgoing: settings().for_serialize().into_generator(),
-        security: Map::new(),
-    };
+    let mut shared = shared();
     let mut any = Vec::new();
     let mut paths = Map::new();
     let mut first = None;
@@ -60,8 +50,8 @@ pub(crate) fn document<'a>(
             }
         }
     }
-    let title = info.title.as_deref();
-    let version = info.version.as_deref();
+    let title = docs.title.as_deref();
+    let version = docs.version.as_deref();
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -79,7 +69,18 @@ pub(crate) fn document<'a>(
         document["components"]["securitySchemes"] = Value::Object(shared.security);
     }
     bound(&mut document);
+    for fragment in &docs.fragments {
+        fragment::merge(&mut document, fragment, &mut ids, faults);
+    }
     document
+}
+
+pub(super) fn shared() -> Shared {
+    Shared {
+        incoming: settings().into_generator(),
+        outgoing: settings().for_serialize().into_generator(),
+        security: Map::new(),
+    }
 }
 
 /// Says how large a number may be, of those of which only the format is told: a format need not be understood.
@@ -164,15 +165,7 @@ fn name(
         operation["tags"] = json!([resource]);
         tags.insert(resource.to_owned());
     }
-    let unique = (2..)
-        .map(|number| format!("{id}_{number}"))
-        .find(|id| !ids.contains(id));
-    let id = match (ids.contains(&id), unique) {
-        (true, Some(unique)) => unique,
-        _ => id,
-    };
-    operation["operationId"] = json!(id);
-    ids.insert(id);
+    operation["operationId"] = json!(unique(id, ids));
     let (summary, rest) = sentences(about.docs);
     if !summary.is_empty() {
         operation["summary"] = json!(summary);
@@ -183,6 +176,15 @@ fn name(
     if about.is_deprecated {
         operation["deprecated"] = json!(true);
     }
+}
+
+/// The name of an operation, with a number where it is taken.
+pub(super) fn unique(id: String, ids: &mut BTreeSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{id}_{number}"));
+    let mut names = std::iter::once(id.clone()).chain(numbered);
+    let id = names.find(|id| !ids.contains(id)).unwrap_or(id);
+    ids.insert(id.clone());
+    id
 }
 
 /// `BlogPosts` as `blog_posts`.

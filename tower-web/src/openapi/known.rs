@@ -53,7 +53,6 @@ silent! {
     [] MatchedRoute;
     [T] Extension<T>;
     [] Response;
-    [] super::Opaque;
     #[cfg(feature = "server")]
     [] crate::ConnectInfo;
 }

@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{Description, Info, document};
+use super::{Description, Docs, document};
 use crate::body::Body;
 use crate::extract::Requirements;
 use crate::handler::{Answers, Call, Endpoint, Place, taken};
@@ -51,10 +51,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The routes for the document and its page, but for those that the application has itself.
-pub(crate) fn own_routes(drafts: &[Draft], info: Option<Info>) -> Vec<Draft> {
-    let Some(info) = info else {
+pub(crate) fn own_routes(drafts: &[Draft], docs: Docs) -> Vec<Draft> {
+    if docs.is_hidden {
         return Vec::new();
-    };
+    }
     let is_taken = |path: &str| drafts.iter().any(|draft| draft.path == path);
     let mut routes = Vec::new();
     if !is_taken(DOCUMENT) {
@@ -68,7 +68,7 @@ pub(crate) fn own_routes(drafts: &[Draft], info: Option<Info>) -> Vec<Draft> {
         routes.push(route(
             DOCUMENT,
             Asset::Document(Lazy {
-                info,
+                docs,
                 routes: described.collect(),
                 text: OnceLock::new(),
             }),
@@ -111,7 +111,7 @@ enum Asset {
 }
 
 struct Lazy {
-    info: Info,
+    docs: Docs,
     routes: Vec<(Answers, String, Description)>,
     text: OnceLock<Bytes>,
 }
@@ -120,7 +120,12 @@ impl Lazy {
     fn text(&self) -> Bytes {
         let routes = self.routes.iter();
         let routes = routes.map(|(answers, path, own)| (answers, &**path, *own));
-        let text = || document(&self.info, routes).to_string().into();
+        // What is wrong was told when the application was built.
+        let text = || {
+            document(&self.docs, routes, &mut Vec::new())
+                .to_string()
+                .into()
+        };
         self.text.get_or_init(text).clone()
     }
 }

@@ -35,6 +35,8 @@ mod rules;
 mod spans;
 #[cfg(feature = "default")]
 mod targets;
+#[cfg(all(feature = "default", feature = "openapi"))]
+mod undescribed;
 #[cfg(all(feature = "default", feature = "openapi", feature = "validate"))]
 mod valid_document;
 #[cfg(feature = "websocket")]

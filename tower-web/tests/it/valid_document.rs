@@ -45,7 +45,7 @@ fn faults(document: &Value) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_valid(document: &Value) {
+pub(crate) fn assert_valid(document: &Value) {
     let faults = faults(document);
     assert!(faults.is_empty(), "{document:#}\n{faults:#?}");
 }
