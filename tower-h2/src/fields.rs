@@ -9,16 +9,16 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Removes what is about an HTTP/1 connection (RFC 9113, section 8.2.2), which a peer must refuse.
 pub(crate) fn strip_connection_fields(headers: &mut HeaderMap) {
-    // Nearly always none is there: one pass is cheaper than six lookups.
-    let is_bad = |(name, value): (&HeaderName, &HeaderValue)| {
+    // Nearly always none is there: one pass over the names is cheaper than six lookups.
+    let is_suspect = |name: &HeaderName| {
         *name == CONNECTION
             || *name == TRANSFER_ENCODING
             || *name == UPGRADE
             || *name == KEEP_ALIVE
             || *name == PROXY_CONNECTION
-            || (*name == TE && value != "trailers")
+            || *name == TE
     };
-    if !headers.iter().any(is_bad) {
+    if !headers.keys().any(is_suspect) {
         return;
     }
     for name in [
@@ -48,11 +48,10 @@ pub(crate) fn announce_length<B: Body>(headers: &mut HeaderMap, body: &B) {
 /// which h2 holds the peer to.
 pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
     // Heads are short, and gRPC's have none: one pass is cheaper than a lookup, unless it is long.
-    let length = match headers.len() {
-        0..16 => headers.iter().find(|(name, _)| **name == CONTENT_LENGTH)?.1,
-        _ => headers.get(CONTENT_LENGTH)?,
-    };
-    length.to_str().ok()?.parse().ok()
+    if headers.keys_len() < 16 && !headers.keys().any(|name| *name == CONTENT_LENGTH) {
+        return None;
+    }
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Streams {
     /// Those before the stream can't be opened any more. They count as others that haven't ended.
     #[cold]
     fn skip(&mut self, stream: u32) {
-        let skipped = (stream - self.highest) / 2;
+        let skipped = (stream - self.highest - 1) / 2;
         for nth in 1..=skipped.min(REMEMBERED as u32) {
             let (word, bit) = Self::place(stream - 2 * nth);
             self.ended[word] &= !bit;
@@ -182,34 +182,32 @@ impl Scan {
     /// Reads on. Gives how many of the bytes may be passed on: all, or those before a frame that mustn't be.
     pub(super) fn scan(&mut self, all: &[u8], notes: &Notes) -> usize {
         let mut bytes = all;
-        while !bytes.is_empty() {
-            let before = all.len() - bytes.len();
-            if self.skip > 0 {
-                let count = bytes.len().min(self.skip as usize);
-                self.skip -= count as u32;
-                if self.trailers.is_some() {
-                    self.peek(&bytes[..count], notes);
-                }
-                bytes = &bytes[count..];
-                continue;
+        loop {
+            let (payload, rest) = bytes.split_at(bytes.len().min(self.skip as usize));
+            self.skip -= payload.len() as u32;
+            if self.trailers.is_some() {
+                self.peek(payload, notes);
             }
             // Nearly always all of a head is there.
-            if let (0, Some((head, rest))) = (self.have, bytes.split_first_chunk()) {
-                bytes = rest;
-                if !self.frame(*head, notes) {
-                    return before;
+            let head = match rest.split_first_chunk() {
+                Some((head, after)) if self.have == 0 => {
+                    bytes = after;
+                    *head
                 }
-                continue;
-            }
-            let count = bytes.len().min(HEAD_LEN - self.have);
-            self.head[self.have..self.have + count].copy_from_slice(&bytes[..count]);
-            self.have += count;
-            bytes = &bytes[count..];
-            if self.have == HEAD_LEN {
-                self.have = 0;
-                if !self.frame(self.head, notes) {
-                    return before;
+                _ => {
+                    let count = rest.len().min(HEAD_LEN - self.have);
+                    self.head[self.have..self.have + count].copy_from_slice(&rest[..count]);
+                    self.have += count;
+                    if self.have < HEAD_LEN {
+                        break;
+                    }
+                    self.have = 0;
+                    bytes = &rest[count..];
+                    self.head
                 }
+            };
+            if !self.frame(head, notes) {
+                return all.len() - rest.len();
             }
         }
         let open = self.block_open || (self.in_fields && self.skip > 0);
@@ -250,55 +248,69 @@ impl Scan {
         true
     }
 
-    /// Whether a client's frame is as long as its type has it (RFC 9113, sections 6.3 to 6.9).
-    fn length(&self, kind: u8, flags: u8, notes: &Notes) -> bool {
-        let fine = match kind {
-            PRIORITY => self.skip == 5,
-            RST_STREAM | WINDOW_UPDATE => self.skip == 4,
-            SETTINGS if flags & ACK != 0 => self.skip == 0,
-            SETTINGS => self.skip % 6 == 0,
-            PING => self.skip == 8,
-            GOAWAY => self.skip >= 8,
-            _ => true,
-        };
-        if self.streams.is_none() || fine {
-            return true;
-        }
-        notes.found(Fault::Length);
-        false
-    }
-
     /// Takes in the head of a frame. Says whether the frame may be passed on.
+    #[inline]
     fn frame(&mut self, head: [u8; HEAD_LEN], notes: &Notes) -> bool {
         let [a, b, c, kind, flags, stream @ ..] = head;
         self.skip = u32::from_be_bytes([0, a, b, c]);
-        // Within a block of fields any other frame is worse, and h2 says so.
-        if !self.block_open {
-            let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-            let fine = match kind {
-                HEADERS | DATA => self.message(kind, flags, stream, notes),
-                _ => self.length(kind, flags, notes),
-            };
-            if !fine {
-                return false;
-            }
+        if kind != HEADERS && kind != DATA {
+            return self.other(kind, flags, notes);
         }
-        self.in_fields = matches!(kind, HEADERS | CONTINUATION);
+        // Within a block of fields any frame but CONTINUATION is worse, and h2 says so.
+        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        if !self.block_open && !self.message(kind, flags, stream, notes) {
+            return false;
+        }
+        self.in_fields = kind == HEADERS;
         self.block_open = self.in_fields && flags & END_HEADERS == 0;
-        let fine = match kind {
-            HEADERS | CONTINUATION => true,
-            DATA if self.skip > 0 || flags & END_STREAM != 0 => true,
-            RST_STREAM => self.allowance.resets.take(Instant::now),
-            GOAWAY => {
-                notes.going_away.store(true, Ordering::Relaxed);
-                self.allowance.idle.take(Instant::now)
-            }
-            _ => self.allowance.idle.take(Instant::now),
-        };
-        if !fine {
-            notes.flood.store(true, Ordering::Relaxed);
+        if kind == DATA && self.skip == 0 && flags & END_STREAM == 0 {
+            self.idle(notes);
         }
         true
+    }
+
+    /// Takes in the head of a frame that isn't of a message, or not of its begin.
+    fn other(&mut self, kind: u8, flags: u8, notes: &Notes) -> bool {
+        if self.streams.is_some() && !self.block_open && !has_length(kind, flags, self.skip) {
+            notes.found(Fault::Length);
+            return false;
+        }
+        self.in_fields = kind == CONTINUATION;
+        self.block_open = self.in_fields && flags & END_HEADERS == 0;
+        match kind {
+            CONTINUATION => {}
+            RST_STREAM => {
+                if !self.allowance.resets.take(Instant::now) {
+                    notes.flood.store(true, Ordering::Relaxed);
+                }
+            }
+            GOAWAY => {
+                notes.going_away.store(true, Ordering::Relaxed);
+                self.idle(notes);
+            }
+            _ => self.idle(notes),
+        }
+        true
+    }
+
+    /// Counts a frame that brings nothing.
+    fn idle(&mut self, notes: &Notes) {
+        if !self.allowance.idle.take(Instant::now) {
+            notes.flood.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a frame is as long as its type has it (RFC 9113, sections 6.3 to 6.9).
+fn has_length(kind: u8, flags: u8, length: u32) -> bool {
+    match kind {
+        PRIORITY => length == 5,
+        RST_STREAM | WINDOW_UPDATE => length == 4,
+        SETTINGS if flags & ACK != 0 => length == 0,
+        SETTINGS => length % 6 == 0,
+        PING => length == 8,
+        GOAWAY => length >= 8,
+        _ => true,
     }
 }
 
@@ -438,6 +450,19 @@ mod tests {
             scan.scan(&frames.concat(), &notes);
             assert_eq!(notes.fault(), None, "{frames:?}");
         }
+    }
+
+    #[test]
+    fn streams_that_are_left_out_leave_the_others_as_they_are() {
+        let mut streams = Streams::default();
+        assert!(streams.open(3));
+        streams.end(3);
+        assert!(streams.open(9));
+        let ended = [1, 3, 5, 7, 9].map(|stream| streams.has_ended(stream));
+        assert_eq!(ended, [false, true, false, false, false]);
+        // Their places are others' now.
+        assert!(streams.open(3 + 2 * REMEMBERED as u32));
+        assert!(!streams.has_ended(3 + 2 * REMEMBERED as u32));
     }
 
     proptest! {
