@@ -97,6 +97,7 @@ impl Chunks {
     }
 
     /// The first bytes, where they are in several chunks.
+    #[cold]
     fn first<const N: usize>(&mut self) -> Option<[u8; N]> {
         let mut first = [0; N];
         self.message(N)?.copy_to_slice(&mut first);
