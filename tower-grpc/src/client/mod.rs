@@ -16,7 +16,7 @@ use tower_deadline::Deadline;
 use tower_service::Service;
 
 use crate::classify::is_refused;
-use crate::codec::{Codec, Decode, Encode};
+use crate::codec::{Decode, Encode};
 use crate::compression::Encoding;
 use crate::expiry::expired;
 use crate::outbound::GrpcBody;
@@ -35,8 +35,8 @@ pub use self::channel::{Channel, ChannelFuture};
 #[cfg(feature = "transport")]
 pub use self::target::{ChannelBuilder, InvalidTarget};
 
-use self::outgoing::{Methods, Outgoing, Settings, USER_AGENT};
-use self::receive::{Answer, Answers};
+use self::outgoing::{Methods, Outbound, Outgoing, Settings, USER_AGENT};
+use self::receive::Answers;
 
 /// Calls methods over a service. What generated clients hold.
 ///
@@ -165,14 +165,21 @@ where
         let work = pin!(async {
             self.ready().await?;
             let message = outgoing.message(self, request, &mut codec)?;
-            let response = match self.call(outgoing.request(self, &message)).await {
-                Err(status) if is_refused(&status) => {
-                    self.ready().await?;
-                    self.call(outgoing.request(self, &message)).await
+            let request = outgoing.request(self, &message);
+            let response = match self.service.call(request).await {
+                Ok(response) => response,
+                Err(error) => {
+                    let status = Status::from_error(error);
+                    self.again(status, &outgoing, &message).await?
                 }
-                response => response,
             };
-            self.answer::<C>(response?)?.single(codec).await
+            receive::single(
+                response,
+                codec,
+                self.settings.accept,
+                self.settings.max_decoding,
+            )
+            .await
         });
         within(outgoing.deadline, work).await
     }
@@ -193,8 +200,18 @@ where
         let work = pin!(async {
             self.ready().await?;
             let request = outgoing.stream::<_, C>(self, request);
-            let response = self.call(request).await?;
-            self.answer::<C>(response)?.single(codec).await
+            let response = self
+                .service
+                .call(request)
+                .await
+                .map_err(Status::from_error)?;
+            receive::single(
+                response,
+                codec,
+                self.settings.accept,
+                self.settings.max_decoding,
+            )
+            .await
         });
         within(outgoing.deadline, work).await
     }
@@ -254,18 +271,19 @@ where
         Ok(self.begin(codec, request, outgoing.deadline))
     }
 
-    /// Sends a request, and waits for the head of the response.
-    async fn call(
+    /// Sends a message again that wasn't taken.
+    async fn again(
         &mut self,
-        request: http::Request<GrpcBody>,
+        status: Status,
+        outgoing: &Outgoing,
+        message: &Outbound,
     ) -> Result<http::Response<B>, Status> {
+        if !is_refused(&status) {
+            return Err(status);
+        }
+        self.ready().await?;
+        let request = outgoing.request(self, message);
         self.service.call(request).await.map_err(Status::from_error)
-    }
-
-    /// Looks at the head of a response.
-    fn answer<C: Codec>(&self, response: http::Response<B>) -> Result<Answer<B>, Status> {
-        let (max, accept) = (self.settings.max_decoding, self.settings.accept);
-        Answer::read(response, C::SUBTYPE, accept, max)
     }
 
     /// Sends a request whose response is a stream, and doesn't wait for the response.

@@ -70,34 +70,41 @@ where
             body: Some(Inbound::new(body, encoding, max)),
         })
     }
+}
 
-    /// The one message that the method answers with.
-    pub(super) async fn single<T, C: Decode<T>>(self, mut codec: C) -> Result<Response<T>, Status> {
-        let Self {
-            metadata,
-            extensions,
-            body,
-        } = self;
-        let none =
-            || Status::unimplemented("there is no message, where the method answers with one");
-        let mut body = pin!(body.ok_or_else(none)?);
-        let mut single = None;
-        let polled = poll_fn(|cx| body.as_mut().poll_single(&mut single, &mut codec, cx)).await;
-        let ended = polled.and_then(|()| read_end(body.as_mut(), &metadata));
-        let trailers = ended.map_err(|mut status| {
-            status.metadata_mut().complete(&metadata);
-            status
-        })?;
-        let was_compressed = body.was_compressed();
-        let message = single.ok_or_else(none)?;
-        Ok(Response::received(
-            message,
-            metadata,
-            trailers,
-            extensions,
-            was_compressed,
-        ))
-    }
+/// The one message that the method answers with.
+pub(super) async fn single<B, T, C>(
+    response: http::Response<B>,
+    mut codec: C,
+    accept: EncodingSet,
+    max: usize,
+) -> Result<Response<T>, Status>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    C: Decode<T>,
+{
+    let none = || Status::unimplemented("there is no message, where the method answers with one");
+    let Answer {
+        metadata,
+        extensions,
+        body,
+    } = Answer::read(response, C::SUBTYPE, accept, max)?;
+    let mut body = pin!(body.ok_or_else(none)?);
+    let mut single = None;
+    let polled = poll_fn(|cx| body.as_mut().poll_single(&mut single, &mut codec, cx)).await;
+    let ended = polled.and_then(|()| read_end(body.as_mut(), &metadata));
+    let trailers = ended.map_err(|mut status| {
+        status.metadata_mut().complete(&metadata);
+        status
+    })?;
+    Ok(Response::received(
+        single.ok_or_else(none)?,
+        metadata,
+        trailers,
+        extensions,
+        body.was_compressed(),
+    ))
 }
 
 /// What is to be known of a response's headers. One pass costs less than a lookup for each.
