@@ -166,12 +166,10 @@ where
             self.ready().await?;
             let message = outgoing.message(self, request, &mut codec)?;
             let request = outgoing.request(self, &message);
-            let response = match self.service.call(request).await {
+            let sent = self.service.call(request).await;
+            let response = match sent.map_err(Status::from_error) {
                 Ok(response) => response,
-                Err(error) => {
-                    let status = Status::from_error(error);
-                    self.again(status, &outgoing, &message).await?
-                }
+                Err(status) => self.again(status, &outgoing, &message).await?,
             };
             receive::single(
                 response,
