@@ -84,7 +84,7 @@ pin_project! {
         // One for all deadlines. It is moved when it fires, or to an earlier time.
         #[pin]
         timer: Option<Sleep>,
-        armed: Option<Instant>,
+        armed: Option<Armed>,
         #[pin]
         ear: Option<Ear>,
         // Who was woken last.
@@ -93,6 +93,14 @@ pin_project! {
         // The protocol was found after draining had begun, and has yet to be told.
         must_drain: bool,
     }
+}
+
+/// For when the timer is set.
+#[derive(Debug, Clone, Copy)]
+struct Armed {
+    at: Instant,
+    /// Soon enough to see that the connection has become idle.
+    is_soon: bool,
 }
 
 pin_project! {
@@ -433,39 +441,54 @@ where
                 ..this.link.progress()
             },
         };
-        let now = this.schedule.observe(progress, Instant::now);
+        let mut now = this.schedule.observe(progress, Instant::now);
         loop {
-            let Some(next) = this.schedule.next() else {
-                // The runtime looks at every timer that is set each time that it waits.
-                if this.armed.is_some() && this.schedule.needs_no_timer() {
-                    this.timer.set(None);
-                    *this.armed = None;
-                }
-                return Poll::Pending;
+            let next = this.schedule.next();
+            let is_armed = match (&*this.armed, next) {
+                (Some(armed), Some(next)) => armed.at <= next,
+                (Some(armed), None) => armed.is_soon || !this.schedule.rests(),
+                (None, None) if !this.schedule.rests() => return Poll::Pending,
+                (None, _) => false,
             };
-            match *this.armed {
-                Some(armed) if armed <= next => {
-                    if !is_moved && now.is_some_and(|now| now < armed) {
-                        return Poll::Pending;
-                    }
+            if !is_armed {
+                let now = now.take().unwrap_or_else(Instant::now);
+                let soon = now.checked_add(this.schedule.soon());
+                let Some(at) = next.or(soon) else {
+                    return Poll::Pending;
+                };
+                *this.armed = Some(Armed {
+                    at,
+                    is_soon: soon.is_none_or(|soon| at <= soon),
+                });
+                match this.timer.as_mut().as_pin_mut() {
+                    Some(timer) => timer.reset(at),
+                    None => this.timer.set(Some(sleep_until(at))),
                 }
-                _ => {
-                    *this.armed = Some(next);
-                    match this.timer.as_mut().as_pin_mut() {
-                        Some(timer) => timer.reset(next),
-                        None => this.timer.set(Some(sleep_until(next))),
-                    }
-                }
+            } else if next.is_none() && this.schedule.needs_no_timer() {
+                // The runtime looks at every timer that is set each time that it waits.
+                this.timer.set(None);
+                *this.armed = None;
+                return Poll::Pending;
+            } else if !is_moved && !this.timer.as_ref().as_pin_ref().is_some_and(has_fired) {
+                // Who is woken by it is known already.
+                return Poll::Pending;
             }
             if let Some(timer) = this.timer.as_mut().as_pin_mut() {
                 ready!(timer.poll(cx));
             }
             *this.armed = None;
-            if let Some(due) = this.schedule.take_due(Instant::now()) {
+            let due = Instant::now();
+            this.schedule.date(due);
+            if let Some(due) = this.schedule.take_due(due) {
                 return Poll::Ready(due);
             }
+            now = Some(due);
         }
     }
+}
+
+fn has_fired(timer: Pin<&Sleep>) -> bool {
+    timer.is_elapsed()
 }
 
 impl<IO, S, B> fmt::Debug for Connection<IO, S, B>

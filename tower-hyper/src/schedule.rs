@@ -38,13 +38,16 @@ pub(crate) enum Due {
 
 /// The deadlines of one connection.
 ///
-/// They follow from what was seen of its progress. The clock is read only where that has changed.
+/// They follow from what was seen of its progress. The clock is read only where that has changed, and not at the end of each
+/// request, after which another comes most often: since when a connection is idle is looked up [soon](Self::soon).
 #[derive(Debug)]
 pub(crate) struct Schedule {
     bounds: Bounds,
     seen: Progress,
     /// For the stage that the connection is in, but for a busy one's.
     stage: Option<(Instant, Due)>,
+    /// It is idle, and since when isn't known yet.
+    rests: bool,
     write: Option<Instant>,
     age: Option<(Instant, Due)>,
 }
@@ -55,6 +58,7 @@ impl Schedule {
         Self {
             stage: Some((accepted + bounds.head, Due::Head)),
             seen: Progress::default(),
+            rests: false,
             write: None,
             age: bounds.age.map(|age| (accepted + age, Due::Age)),
             bounds,
@@ -74,6 +78,7 @@ impl Schedule {
         if self.is_without_clock(progress) {
             self.seen = progress;
             self.stage = None;
+            self.rests = !progress.busy && self.bounds.idle.is_some();
             return None;
         }
         let now = clock();
@@ -81,14 +86,31 @@ impl Schedule {
         Some(now)
     }
 
-    /// Whether no deadline can follow from where the connection is: where idle time isn't bounded, most often.
+    /// Whether nothing is to be timed but idleness.
     fn is_without_clock(&self, progress: Progress) -> bool {
         progress.begun > 0
             && !progress.received
             && !progress.blocked
             && !progress.lingering
             && !self.seen.blocked
-            && self.bounds.idle.is_none()
+    }
+
+    /// Whether [`date`](Self::date) is to be told the time by [`soon`](Self::soon).
+    #[inline]
+    pub(crate) fn rests(&self) -> bool {
+        self.rests
+    }
+
+    /// How late it may be seen that a connection has become idle: a quarter of the time that it may be.
+    pub(crate) fn soon(&self) -> Duration {
+        self.bounds.idle.map_or(Duration::MAX, |idle| idle / 4)
+    }
+
+    /// Begins the idle time of a connection that is idle, where that isn't known to have begun.
+    pub(crate) fn date(&mut self, now: Instant) {
+        if std::mem::take(&mut self.rests) {
+            self.stage = self.bounds.idle.map(|idle| (now + idle, Due::Idle));
+        }
     }
 
     /// Whether there will be no deadline for long, so that the timer isn't worth what it costs.
@@ -97,6 +119,7 @@ impl Schedule {
     }
 
     fn change(&mut self, progress: Progress, now: Instant) {
+        self.rests = false;
         let before = std::mem::replace(&mut self.seen, progress);
         if !progress.blocked {
             self.write = None;
@@ -134,6 +157,7 @@ impl Schedule {
     /// The peer was told at `now` to send no more requests, as it was idle. It has the time of grace to leave.
     pub(crate) fn retire(&mut self, now: Instant) {
         self.stage = None;
+        self.rests = false;
         self.age = Some((now + self.bounds.grace, Due::Linger));
     }
 
@@ -215,13 +239,31 @@ mod tests {
     #[test]
     fn idle_time_begins_with_the_end_of_each_response() {
         let (mut schedule, start) = schedule();
-        schedule.observe(IDLE, || start + SECOND);
+        for begun in 1..4 {
+            // One came and went between two looks.
+            let idle = Progress { begun, ..IDLE };
+            assert_eq!(schedule.observe(idle, || unreachable!()), None);
+            assert!(schedule.rests());
+            assert_eq!(schedule.next(), None);
+        }
+        assert_eq!(schedule.soon(), SECOND * 15);
+        schedule.date(start + SECOND);
+        // Once.
+        schedule.date(start + SECOND * 2);
+        assert!(!schedule.rests());
         assert_eq!(schedule.next(), Some(start + SECOND * 61));
-        // Another request came and went between two looks.
-        let next = Progress { begun: 2, ..IDLE };
-        schedule.observe(next, || start + SECOND * 2);
-        assert_eq!(schedule.next(), Some(start + SECOND * 62));
-        assert_eq!(schedule.take_due(start + SECOND * 62), Some(Due::Idle));
+        assert_eq!(schedule.take_due(start + SECOND * 61), Some(Due::Idle));
+    }
+
+    #[test]
+    fn a_request_ends_the_idle_time() {
+        let (mut schedule, start) = schedule();
+        schedule.observe(IDLE, || unreachable!());
+        schedule.date(start);
+        let next = Progress { begun: 2, ..BUSY };
+        schedule.observe(next, || unreachable!());
+        schedule.date(start + SECOND);
+        assert_eq!(schedule.next(), None);
     }
 
     #[test]
@@ -298,6 +340,7 @@ mod tests {
     fn a_retired_connection_has_its_grace_and_is_not_idle_again() {
         let (mut schedule, start) = schedule();
         schedule.observe(IDLE, || start);
+        schedule.date(start);
         assert_eq!(schedule.take_due(start + SECOND * 60), Some(Due::Idle));
         schedule.retire(start + SECOND * 60);
         assert_eq!(schedule.take_due(start + SECOND * 64), None);
