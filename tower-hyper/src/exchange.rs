@@ -122,14 +122,13 @@ where
             expect_rest(&head, &self.link.leftover);
         }
         let body = Incoming::http1(body, Arc::clone(&self.link));
-        let mut request = Request::from_parts(head, body);
-        let vetted = if self.vets {
-            self.vet(&mut request)
-        } else {
-            Ok(())
+        let mut request = Some(Request::from_parts(head, body));
+        let vetted = match &mut request {
+            Some(request) if self.vets => self.vet(request),
+            _ => Ok(()),
         };
         let state = match vetted {
-            Ok(()) => self.begin(request),
+            Ok(()) => self.begin(&mut request),
             Err(refusal) => {
                 // It may be on its way still.
                 self.link.leftover.refuse_next();
@@ -154,8 +153,10 @@ where
 {
     /// Calls the service, if it is ready now.
     #[inline]
-    fn begin(&self, mut request: Request<Incoming>) -> State<S, S::Future> {
-        self.attach_info(&mut request);
+    fn begin(&self, request: &mut Option<Request<Incoming>>) -> State<S, S::Future> {
+        if let Some(request) = request {
+            self.attach_info(request);
+        }
         let mut service = self.service.borrow_mut();
         // The exchange is polled right after this, and then waits with a waker of its own.
         let mut cx = Context::from_waker(Waker::noop());
@@ -168,7 +169,7 @@ where
                 State::Waiting {
                     waiting: Box::new(Waiting {
                         service: std::mem::replace(&mut *service, next),
-                        request: Some(request),
+                        request: request.take(),
                     }),
                 }
             }
@@ -203,7 +204,7 @@ where
         let state = match vetted {
             Ok(()) => {
                 self.attach_info(&mut request);
-                call(self.service.get_mut(), request)
+                call(self.service.get_mut(), &mut Some(request))
             }
             Err(refusal) => State::Refused {
                 status: refused(refusal),
@@ -296,13 +297,10 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<State<S, S::Future>> {
         let state = match ready!(poll_ready(&mut self.service, cx)) {
-            Ok(()) => self
-                .request
-                .take()
-                .map(|request| call(&mut self.service, request)),
-            Err(status) => Some(State::Refused { status }),
+            Ok(()) => call(&mut self.service, &mut self.request),
+            Err(status) => State::Refused { status },
         };
-        state.map_or(Poll::Pending, Poll::Ready)
+        Poll::Ready(state)
     }
 }
 
@@ -324,12 +322,17 @@ where
 }
 
 #[inline]
-fn call<S>(service: &mut S, request: Request<Incoming>) -> State<S, S::Future>
+fn call<S>(service: &mut S, request: &mut Option<Request<Incoming>>) -> State<S, S::Future>
 where
     S: Service<Request<Incoming>>,
 {
-    match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
-        Ok(call) => State::Calling { call },
+    let calling = || request.take().map(|request| service.call(request));
+    match catch_unwind(AssertUnwindSafe(calling)) {
+        Ok(Some(call)) => State::Calling { call },
+        // It was called already, which doesn't happen.
+        Ok(None) => State::Refused {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+        },
         Err(panic) => State::Refused {
             status: panicked(&*panic),
         },
