@@ -116,6 +116,8 @@ impl Settings {
     }
 
     /// How long a connection may stay open between requests; 75 seconds by default, `None` for ever.
+    ///
+    /// It may be a quarter longer: the clock isn't read for each request.
     #[must_use]
     pub fn with_idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         self.change(|values| values.bounds.idle = timeout.into())

@@ -122,7 +122,9 @@ async fn an_idle_connection_is_closed_quietly() {
     }
     let start = Instant::now();
     read_all(&mut client).await;
-    assert_eq!(start.elapsed().as_secs(), 5);
+    // 20 seconds after the last response, and at most a quarter of that later.
+    let rest = start.elapsed().as_secs();
+    assert!((5..=10).contains(&rest), "{rest}");
     server.await.unwrap().unwrap();
 }
 

@@ -107,7 +107,8 @@ async fn a_connection_without_streams_is_closed_when_it_was_idle_for_long() {
     ask(&mut connection, "/slow", "").await.unwrap();
     let start = Instant::now();
     server.await.unwrap().unwrap();
-    assert_eq!(start.elapsed().as_secs(), 20);
+    let idle = start.elapsed().as_secs();
+    assert!((20..=25).contains(&idle), "{idle}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::Method;
-use http::request::Parts;
 use tower_service::Service;
 
 use super::{Hook, Rewrite};
@@ -17,7 +16,7 @@ use crate::body::Body;
 use crate::defaults::current;
 use crate::defaults::shell::{Shared, Shell};
 use crate::extract::{Request, RequestHead, Route};
-use crate::handler::Call;
+use crate::handler::{Call, taken};
 use crate::health::Health;
 use crate::layered::{BoxFuture, CatchPanic, Next, Stage, panicked};
 use crate::respond::{IntoResponse, Response};
@@ -189,17 +188,26 @@ where
     ) -> AppFuture {
         #[cfg(all(feature = "http2", feature = "websocket"))]
         crate::websocket::route_tunnel(&mut request);
+        let is_head = *request.method() == Method::HEAD;
         let (parts, body) = request.into_parts();
-        let body = Body::new(body);
-        let is_head = parts.method == Method::HEAD;
-        let mut shell = match &self.built.shared {
+        // From here on it stays where it is, as to move it is what costs most.
+        let mut call = Some(Call {
+            head: RequestHead {
+                parts,
+                route: Route::default(),
+            },
+            body: Body::new(body),
+        });
+        let mut shell = match (&self.built.shared, &call) {
             // An application that is mounted in another is within its shell already.
-            Some(shared) if !current::is_inside() => Some(Box::new(Shell::new(shared, &parts))),
+            (Some(shared), Some(call)) if !current::is_inside() => {
+                Some(Box::new(Shell::new(shared, &call.head.parts)))
+            }
             _ => None,
         };
         let running = match &mut shell {
-            Some(shell) => self.built.receive(shell, parts, body),
-            None => self.built.begin(parts, body),
+            Some(shell) => self.built.receive(shell, &mut call),
+            None => self.built.begin(&mut call),
         };
         AppFuture {
             running: CatchPanic::new(running),
@@ -212,29 +220,28 @@ where
 impl Built {
     /// Begins to answer a request, unless it is answered or refused before.
     #[inline]
-    fn receive(&self, shell: &mut Shell, parts: Parts, body: Body) -> BoxFuture<Response> {
-        if let Some(health) = &self.health {
+    fn receive(&self, shell: &mut Shell, call: &mut Option<Call>) -> BoxFuture<Response> {
+        if let (Some(health), Some(call)) = (&self.health, &*call) {
+            let parts = &call.head.parts;
             // An orchestrator that isn't answered would end what is only busy.
             if health.answers(parts.uri.path()) {
                 return health.answer(&parts.method, parts.uri.path());
             }
         }
         match shell.refusal() {
-            None => shell.enter(|| self.begin(parts, body)),
+            None => shell.enter(|| self.begin(call)),
             Some(problem) => Box::pin(std::future::ready(problem.into_response())),
         }
     }
 
-    // Always, as else the request is moved into the call and out of it: 80 instructions.
-    #[inline(always)]
-    fn begin(&self, parts: Parts, body: Body) -> BoxFuture<Response> {
-        match &self.layers {
-            None => {
-                let route = Route::default();
-                let head = RequestHead { parts, route };
-                self.core.answer(&mut Some(Call { head, body }))
-            }
-            Some(layers) => layers.run(Request::from_parts(parts, body)),
+    #[inline]
+    fn begin(&self, call: &mut Option<Call>) -> BoxFuture<Response> {
+        let Some(layers) = &self.layers else {
+            return self.core.answer(call);
+        };
+        match call.take() {
+            Some(Call { head, body }) => layers.run(Request::from_parts(head.parts, body)),
+            None => taken(),
         }
     }
 }
