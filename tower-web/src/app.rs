@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use crate::BoxError;
 use crate::defaults::Defaults;
+use crate::defaults::current::AppId;
 use crate::defaults::shell::Shared;
 use crate::extract::{Request, Requirements};
 use crate::handler::{Answers, Endpoint, Handler, IntoHandler, Resource, Routes};
@@ -408,7 +409,9 @@ impl App {
         };
         check_requirements(&self.drafts, &self.provided, &mut faults);
         let shutdown = ShutdownSource::new();
+        let app = AppId::new();
         let settings = Settings {
+            app,
             body_limit: self.defaults.body_limit.unwrap_or(u64::MAX),
             handler_timeout: self.defaults.handler_timeout,
             trailing_slash: self.trailing_slash,
@@ -428,12 +431,14 @@ impl App {
         }
         #[cfg(feature = "server")]
         let drain_delay = self.defaults.drain_delay;
-        let shared = Shared::new(self.defaults, self.on_problem, router.take_outlines());
-        let shared = shared.is_needed().then(|| Arc::new(shared));
+        let shared = Shared::new(app, self.defaults, self.on_problem, router.take_outlines());
         let core = Arc::new(Core {
+            app,
+            shorter_times: shared.shorter_times(),
             router,
             rewrites: self.rewrites,
         });
+        let shared = shared.is_needed().then(|| Arc::new(shared));
         let layers =
             (!self.layers.is_empty()).then(|| wrap(self.layers, Next::new(Arc::clone(&core))));
         Ok(AppService {

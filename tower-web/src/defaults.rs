@@ -12,6 +12,8 @@
 //! | request id | taken over from `x-request-id` if it is sane, else made; sent back, in each problem and line of the log | `TOWER_WEB_REQUEST_ID` | [`request_id`](Defaults::request_id) | what a user reports can be found |
 //! | trace context | `traceparent` is read, and a span's number made | `TOWER_WEB_TRACE_CONTEXT` | [`trace_context`](Defaults::trace_context) | one trace over all services |
 //! | a span for each request | with method, route (not the path, which has a user's data), id, status | `TOWER_WEB_SPAN` | [`span`](Defaults::span) | each line of the log says which request it is about; it costs nothing where nobody subscribes |
+//! | a line of the log for each request that a route has answered | at `debug`; switched on, at `info` | `TOWER_WEB_ACCESS_LOG` | [`access_log`](Defaults::access_log) | off: to write a line costs more than to answer, and [metrics](Defaults::metrics) have rate, errors and duration. What no route answers (404, 405, health) stays at `debug`: nobody who tries paths fills a disk |
+//! | refusals | each at `warn`, with route and field; failures and panics at `error`, with their causes | | | what clients get wrong is seen by who can help, and isn't an error of the service |
 //! | security headers | `x-content-type-options`, `referrer-policy`; for pages `x-frame-options` and `content-security-policy: frame-ancestors` | `TOWER_WEB_SECURITY_HEADERS` | [`security_headers`](Defaults::security_headers) | uploads aren't taken for pages, paths aren't told to other sites, pages aren't framed by them; a header that a handler sets stays |
 //! | compression of responses | text of 1 KiB and more, as gzip or deflate (with features, brotli and zstd) | `TOWER_WEB_COMPRESSION` | [`compression`](Defaults::compression) | less to send; not what is compressed already, not events, and nothing with `cache-control: no-transform` ([why one may want that](Defaults::compression)) |
 //! | metrics | `http_requests_total`, `http_request_duration_seconds` by `method`, `route` and class of `status`; `http_requests_in_flight` | `TOWER_WEB_METRICS` | [`metrics`](Defaults::metrics) | rate, errors and duration, in as many series as there are routes, whatever clients send; it costs little where nobody records |
@@ -87,6 +89,7 @@ pub struct Defaults {
     pub(crate) request_id: bool,
     pub(crate) trace_context: bool,
     pub(crate) span: bool,
+    pub(crate) access_log: bool,
     pub(crate) security_headers: bool,
     pub(crate) compression: bool,
     pub(crate) metrics: bool,
@@ -112,6 +115,7 @@ impl Defaults {
             request_id: true,
             trace_context: true,
             span: true,
+            access_log: false,
             security_headers: true,
             compression: true,
             metrics: true,
@@ -188,6 +192,24 @@ impl Defaults {
     /// Whether each request has a span of `tracing`.
     pub fn span(mut self, is_on: bool) -> Self {
         self.span = is_on;
+        self
+    }
+
+    /// Whether each request that a route has answered is told at `info`: its method, route, status, duration and id. Off by default; it is
+    /// told at `debug` then.
+    ///
+    /// Method, route and id are fields of the [span](Self::span), which is there where this is on. What no route answers (a 404, a 405, health)
+    /// is told at `debug` nevertheless, so that whoever tries paths can't fill a disk: who looks for a misspelt path subscribes to
+    /// `tower_web=debug`. A request whose client went away isn't answered.
+    ///
+    /// ```
+    /// use tower_web::App;
+    ///
+    /// let app = App::new().defaults(|defaults| defaults.access_log(true));
+    /// # let _ = app;
+    /// ```
+    pub fn access_log(mut self, is_on: bool) -> Self {
+        self.access_log = is_on;
         self
     }
 
@@ -315,6 +337,7 @@ impl Defaults {
             || self.request_id
             || self.trace_context
             || self.span
+            || self.access_log
             || self.security_headers
             || self.compression
             || self.metrics

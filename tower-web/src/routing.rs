@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use crate::captures::Captures;
+use crate::defaults::current::AppId;
 use crate::extract::{Request, RequestHead, Route};
 use crate::handler::{Answers, Call, Endpoint, Place, taken};
 use crate::layered::{BoxFuture, CatchPanic};
@@ -34,6 +35,7 @@ pub enum TrailingSlash {
 
 /// What is known of a route before any request comes.
 pub(crate) struct RouteInfo {
+    app: AppId,
     /// Counted from zero, in the order of addition.
     number: u32,
     pattern: String,
@@ -94,6 +96,7 @@ impl fmt::Display for Where {
 pub(crate) struct Outline {
     pub(crate) pattern: String,
     pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) is_fallback: bool,
 }
 
 /// What answers a request.
@@ -156,6 +159,7 @@ pub(crate) struct Router {
 
 /// What a router needs to know besides its routes.
 pub(crate) struct Settings {
+    pub(crate) app: AppId,
     pub(crate) body_limit: u64,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) trailing_slash: TrailingSlash,
@@ -200,10 +204,12 @@ impl Router {
         self.outlines.push(Outline {
             pattern: draft.path.clone(),
             handler_timeout: draft.handler_timeout.unwrap_or(settings.handler_timeout),
+            is_fallback: draft.answers == Answers::Fallback,
         });
         let target = Target {
             endpoint: draft.endpoint,
             info: Arc::new(RouteInfo {
+                app: settings.app,
                 number,
                 pattern: draft.path,
                 capture_names: pattern.names().to_vec(),
@@ -375,7 +381,11 @@ impl Target {
                     call.head.parts.extensions.insert(info.clone());
                 }
             }
-            crate::defaults::current::note_route(self.info.number, &self.info.pattern);
+            crate::defaults::current::note_route(
+                self.info.app,
+                self.info.number,
+                &self.info.pattern,
+            );
             call.head.route.info = Some(Arc::clone(&self.info));
             call.body.limit(self.info.body_limit);
         }

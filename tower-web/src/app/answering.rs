@@ -6,14 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Method;
+use tower_deadline::Deadline;
 use tower_service::Service;
 
 use super::{Hook, Rewrite};
 use crate::BoxError;
 use crate::body::Body;
-use crate::defaults::current;
+use crate::defaults::current::{self, AppId};
 use crate::defaults::shell::{Shared, Shell};
 use crate::extract::{Request, RequestHead, Route};
 use crate::handler::{Call, taken};
@@ -39,7 +41,7 @@ pub(super) struct Built {
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) health: Option<Arc<Health>>,
     #[cfg(feature = "server")]
-    pub(super) drain_delay: std::time::Duration,
+    pub(super) drain_delay: Duration,
     pub(super) shutdown: ShutdownSource,
     pub(super) hooks: std::sync::Mutex<Hooks>,
 }
@@ -52,6 +54,9 @@ pub(super) struct Hooks {
 
 /// What is inside of all layers.
 pub(super) struct Core {
+    pub(super) app: AppId,
+    /// See [`Shared::shorter_times`].
+    pub(super) shorter_times: Vec<Option<Duration>>,
     pub(super) router: Router,
     pub(super) rewrites: Vec<Rewrite>,
 }
@@ -68,12 +73,38 @@ impl Core {
         }
         self.router.answer(call)
     }
+
+    /// When the current request's route has no time left, where that comes sooner than what the layers knew of: a layer that has waited
+    /// is polled with the longest time of any route until it is polled again.
+    #[inline]
+    fn deadline(&self) -> Option<Deadline> {
+        match self.shorter_times.is_empty() {
+            true => None,
+            false => self.shorter_deadline(),
+        }
+    }
+
+    #[cold]
+    fn shorter_deadline(&self) -> Option<Deadline> {
+        current::with(|facts| {
+            if facts.app != self.app {
+                return None;
+            }
+            let number = usize::try_from(facts.route).ok()?;
+            let own = (*self.shorter_times.get(number)?)?;
+            facts.came?.checked_add(own).map(Deadline::at)
+        })
+    }
 }
 
 impl Stage for Arc<Core> {
     fn run(&self, request: Request) -> BoxFuture<Response> {
         let (head, body) = RequestHead::new(request);
-        Box::pin(CatchPanic::new(self.answer(&mut Some(Call { head, body }))))
+        let answer = CatchPanic::new(self.answer(&mut Some(Call { head, body })));
+        match self.deadline() {
+            Some(deadline) => Box::pin(deadline.scope(answer)),
+            None => Box::pin(answer),
+        }
     }
 }
 
@@ -117,7 +148,7 @@ impl AppService {
 
     /// How long requests are still taken after that.
     #[cfg(feature = "server")]
-    pub(crate) fn drain_delay(&self) -> std::time::Duration {
+    pub(crate) fn drain_delay(&self) -> Duration {
         self.built.drain_delay
     }
 

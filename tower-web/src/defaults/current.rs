@@ -5,7 +5,9 @@
 //! that is given nothing of the request.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::time::Instant;
 use tracing::Span;
 
 use super::request_id::RequestId;
@@ -14,14 +16,33 @@ use super::trace_context::TraceContext;
 /// No route has been found yet.
 pub(crate) const NO_ROUTE: u32 = u32::MAX;
 
+/// Which application a route belongs to: one that is mounted in another counts its routes for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AppId(u32);
+
+impl AppId {
+    const NOBODY: Self = Self(0);
+
+    /// Another than all before.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        // Relaxed: it counts, and orders nothing.
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What is known.
 pub(crate) struct Facts {
     pub(crate) id: Option<RequestId>,
     pub(crate) trace: Option<TraceContext>,
     /// The request's, for whoever finds its route to record it. Disabled where nobody subscribes.
     pub(crate) span: Span,
-    /// The number of its route.
+    /// Whose request it is.
+    pub(crate) app: AppId,
+    /// The number of its route, as that application counts.
     pub(crate) route: u32,
+    /// When it came. `None` where nobody asks.
+    pub(crate) came: Option<Instant>,
     /// Whether there is a request.
     is_request: bool,
 }
@@ -31,12 +52,15 @@ impl Facts {
         id: None,
         trace: None,
         span: Span::none(),
+        app: AppId::NOBODY,
         route: NO_ROUTE,
+        came: None,
         is_request: false,
     };
 
-    pub(crate) fn new(id: Option<RequestId>, trace: Option<TraceContext>) -> Self {
+    pub(crate) fn new(app: AppId, id: Option<RequestId>, trace: Option<TraceContext>) -> Self {
         Self {
+            app,
             id,
             trace,
             is_request: true,
@@ -65,12 +89,15 @@ pub(crate) fn is_inside() -> bool {
         .unwrap_or(false)
 }
 
-/// Notes which route the current request has.
+/// Notes which route the current request has, if it is this application's.
 #[inline]
-pub(crate) fn note_route(number: u32, pattern: &str) {
+pub(crate) fn note_route(app: AppId, number: u32, pattern: &str) {
     // A thread that ends has no requests.
     let _ = CURRENT.try_with(|current| {
         let mut current = current.borrow_mut();
+        if current.app != app {
+            return;
+        }
         current.route = number;
         if !current.span.is_none() {
             current.span.record("route", pattern);
@@ -105,11 +132,13 @@ mod tests {
 
     #[test]
     fn a_panic_leaves_what_was_outside() {
-        let mut facts = Facts::new(None, None);
+        let app = AppId::new();
+        let mut facts = Facts::new(app, None, None);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             enter(&mut facts, || {
                 assert!(is_inside());
-                note_route(7, "/");
+                note_route(app, 7, "/");
+                note_route(AppId::new(), 8, "/mounted");
                 panic!("on purpose")
             })
         }));

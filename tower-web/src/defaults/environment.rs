@@ -90,6 +90,7 @@ impl Defaults {
 
     fn set(&mut self, orders: &mut Orders, name: &str, value: &str) -> Result<(), Cow> {
         match name {
+            "ACCESS_LOG" => self.access_log = switch(value)?,
             "LISTEN" => orders.listen = Some(value.to_owned()),
             "HANDLER_TIMEOUT" => self.handler_timeout = unless_off(value, time)?,
             "BODY_LIMIT" => self.body_limit = unless_off(value, size)?,
@@ -118,6 +119,7 @@ impl Defaults {
 
 /// The names after the prefix, as `set` knows them.
 const NAMES: &[&str] = &[
+    "ACCESS_LOG",
     "ADMIN",
     "BODY_LIMIT",
     "BODY_TIMEOUT",

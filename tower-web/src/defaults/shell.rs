@@ -17,7 +17,7 @@ use super::Defaults;
 use super::alarms::{Alarms, Ticket};
 #[cfg(feature = "compression")]
 use super::compression;
-use super::current::{self, Facts};
+use super::current::{self, AppId, Facts};
 use super::protection;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::trace_context::TraceContext;
@@ -32,6 +32,7 @@ const RETRY_SECONDS: u16 = 1;
 
 /// What all requests of an application share.
 pub(crate) struct Shared {
+    app: AppId,
     pub(crate) defaults: Defaults,
     pub(crate) on_problem: Option<OnProblem>,
     /// The routes, by their numbers.
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
+        app: AppId,
         defaults: Defaults,
         on_problem: Option<OnProblem>,
         routes: Vec<Outline>,
@@ -62,6 +64,7 @@ impl Shared {
                 .chain([own])
         };
         Self {
+            app,
             #[cfg(feature = "metrics")]
             metrics: defaults
                 .metrics
@@ -84,6 +87,20 @@ impl Shared {
         self.defaults.has_shell() || self.needs_clock || self.on_problem.is_some()
     }
 
+    /// The times of routes, by their numbers, that are shorter than what holds until the route is known. None of them where all
+    /// have the same.
+    pub(crate) fn shorter_times(&self) -> Vec<Option<Duration>> {
+        let is_shorter = |own: &Duration| self.longest.is_none_or(|longest| *own < longest);
+        let routes = self.routes.iter();
+        let times: Vec<_> = routes
+            .map(|route| route.handler_timeout.filter(is_shorter))
+            .collect();
+        match times.iter().any(Option::is_some) {
+            true => times,
+            false => Vec::new(),
+        }
+    }
+
     /// Counts a request in. Says whether there are too many.
     #[inline]
     fn enter(&self) -> bool {
@@ -102,8 +119,6 @@ pub(crate) struct Shell {
     shared: Arc<Shared>,
     facts: Facts,
     span: Span,
-    /// When it came. `None` where nobody asks.
-    came: Option<Instant>,
     /// Taken when the handler has to wait for the first time.
     ticket: Option<Ticket>,
     /// Whether there were too many others when it came.
@@ -135,17 +150,18 @@ impl Shell {
         let id = defaults
             .request_id
             .then(|| RequestId::of(wanted.request_id, trace.map(|trace| trace.trace_id())));
-        let mut facts = Facts::new(id, trace);
+        let mut facts = Facts::new(shared.app, id, trace);
+        facts.came = shared.needs_clock.then(Instant::now);
         let mut span = Span::none();
         // Asked before the macro, which would have a line for `log` written where that is compiled in.
-        if defaults.span && LevelFilter::current() != LevelFilter::OFF {
+        let wants_span = defaults.span || defaults.access_log;
+        if wants_span && LevelFilter::current() != LevelFilter::OFF {
             span = span_of(&facts, request);
             if !span.is_disabled() {
                 facts.span = span.clone();
             }
         }
         Self {
-            came: shared.needs_clock.then(Instant::now),
             ticket: None,
             is_too_much: shared.enter(),
             #[cfg(feature = "metrics")]
@@ -187,7 +203,7 @@ impl Shell {
 
     #[inline]
     fn deadline(&self) -> Option<Instant> {
-        self.came?.checked_add(self.timeout()?)
+        self.facts.came?.checked_add(self.timeout()?)
     }
 
     #[inline]
@@ -259,7 +275,7 @@ impl Shell {
             response = compression::compress(self.accepts.as_ref(), is_head, response);
         }
         #[cfg(feature = "metrics")]
-        if let (Some(metrics), Some(came)) = (&self.shared.metrics, self.came) {
+        if let (Some(metrics), Some(came)) = (&self.shared.metrics, self.facts.came) {
             metrics.answered(
                 self.facts.route,
                 self.method,
@@ -277,12 +293,15 @@ impl Shell {
     fn record(&self, response: &Response) {
         let status = response.status().as_u16();
         self.span.record("status", status);
-        tracing::debug!(
-            parent: &self.span,
-            status,
-            elapsed = ?self.came.map(|came| came.elapsed()),
-            "answered"
-        );
+        let elapsed = self.facts.came;
+        let elapsed = elapsed.map(|came| tracing::field::debug(came.elapsed()));
+        // What no route answers is asked by those who try all paths that there may be, and by orchestrators.
+        let is_routed = self.outline().is_some_and(|route| !route.is_fallback);
+        if self.shared.defaults.access_log && is_routed {
+            tracing::info!(parent: &self.span, status, elapsed, "answered");
+        } else {
+            tracing::debug!(parent: &self.span, status, elapsed, "answered");
+        }
     }
 
     /// Makes a problem of a response that says that something went wrong, unless a layer has made it something else.

@@ -2,7 +2,7 @@
 
 use std::future::Future as _;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -133,6 +133,77 @@ async fn a_handler_knows_how_much_time_it_has() {
         .test();
     client.get("/time").await.assert_text("None");
     client.get("/slow/3600").await.assert_text("at last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_around_an_application_is_never_loosened() {
+    let client = app().route(patient).test();
+    for (path, told) in [("/time", "Some(5s)"), ("/patient/0", "Some(5s)")] {
+        let asked = async { client.get(path).await };
+        Deadline::after(5 * SECOND)
+            .scope(asked)
+            .await
+            .assert_text(told);
+    }
+    let asked = async { client.get("/time").await };
+    Deadline::after(50 * SECOND)
+        .scope(asked)
+        .await
+        .assert_text("Some(30s)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mounted_application_doesnt_count_its_routes_as_the_outer_one_s() {
+    let inner = App::new().route(slow).build().unwrap();
+    // The first of the outer one has 100 s, and the service that is mounted 30.
+    let client = App::new().route(patient).mount("/inner", inner).test();
+    client.get("/inner/slow/31").await.assert_problem(504);
+    client.get("/patient/31").await.assert_text("Some(100s)");
+}
+
+/// Which time a route has isn't known before the layers have passed the request on, and then holds for it from the beginning.
+#[tokio::test(start_paused = true)]
+async fn the_longest_time_of_any_route_is_not_that_of_the_others_behind_a_layer_that_waits() {
+    let client = app().route(patient).layer(Pause).test();
+    client.get("/patient/0").await.assert_text("Some(99s)");
+    client.get("/time").await.assert_text("Some(29s)");
+}
+
+/// A layer that waits for a second before it passes a request on.
+struct Pause;
+
+impl<S> tower_layer::Layer<S> for Pause {
+    type Service = Paused<S>;
+
+    fn layer(&self, inner: S) -> Paused<S> {
+        Paused(inner)
+    }
+}
+
+#[derive(Clone)]
+struct Paused<S>(S);
+
+impl<S, Req> tower_service::Service<Req> for Paused<S>
+where
+    S: tower_service::Service<Req, Future: Send> + Clone + Send + 'static,
+    Req: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let mut inner = self.0.clone();
+        std::mem::swap(&mut inner, &mut self.0);
+        Box::pin(async move {
+            tokio::time::sleep(SECOND).await;
+            inner.call(request).await
+        })
+    }
 }
 
 #[tokio::test]

@@ -109,6 +109,64 @@ async fn a_route_is_known_behind_layers_too() {
     assert!(line.contains("route=\"/users/{id}\" "), "{line}");
 }
 
+#[fallback]
+async fn lost() -> StatusCode {
+    StatusCode::NOT_FOUND
+}
+
+/// The lines that tell of an answer, while this client asks for a path.
+async fn answered(client: &tower_web::testing::TestClient, path: &str) -> String {
+    let mut lines = logged(client, path).await;
+    lines.retain(|line| line.contains("answered"));
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    lines.remove(0)
+}
+
+#[tokio::test]
+async fn each_request_is_told_at_info_where_that_is_asked_for() {
+    let app = || App::new().route(user).route(panics);
+    let line = answered(&app().test(), "/users/7").await;
+    assert!(line.starts_with("DEBUG"), "{line}");
+    for is_span_on in [true, false] {
+        let app = app().defaults(|defaults| defaults.access_log(true).span(is_span_on));
+        let line = answered(&app.test(), "/users/7").await;
+        let fields = [
+            "method=GET ",
+            "route=\"/users/{id}\" ",
+            "request_id=order-7 ",
+            "status=500 ",
+            "elapsed=",
+        ];
+        assert!(line.starts_with("INFO"), "{line}");
+        for field in fields {
+            assert!(line.contains(field), "{field}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_tries_paths_is_told_at_debug_only() {
+    let app = || App::new().route(user);
+    let with_log = || app().defaults(|defaults| defaults.access_log(true));
+    for app in [app(), with_log(), with_log().fallback(lost)] {
+        let client = app.test();
+        for path in ["/.env", "/wp-login.php", "/livez", "/"] {
+            for line in logged(&client, path).await {
+                assert!(line.starts_with("DEBUG"), "{path}: {line}");
+            }
+        }
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::registry().with(lines.clone());
+        let _subscribed = tracing::subscriber::set_default(subscriber);
+        client.post("/users/7").await.assert_status(405);
+        let lines = lines.0.lock().unwrap();
+        assert!(
+            lines.iter().all(|line| line.starts_with("DEBUG")),
+            "{lines:#?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn refusals_and_panics_are_told_with_the_id() {
     let client = App::new().route(user).route(panics).test();
