@@ -9,16 +9,16 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Removes what is about an HTTP/1 connection (RFC 9113, section 8.2.2), which a peer must refuse.
 pub(crate) fn strip_connection_fields(headers: &mut HeaderMap) {
-    // Nearly always none is there: one pass over the names is cheaper than six lookups.
-    let is_suspect = |name: &HeaderName| {
+    // Nearly always none is there, or only what gRPC's requests have: one pass is cheaper than six lookups.
+    let is_suspect = |(name, value): (&HeaderName, &HeaderValue)| {
         *name == CONNECTION
             || *name == TRANSFER_ENCODING
             || *name == UPGRADE
             || *name == KEEP_ALIVE
             || *name == PROXY_CONNECTION
-            || *name == TE
+            || (*name == TE && value != "trailers")
     };
-    if !headers.keys().any(is_suspect) {
+    if !headers.iter().any(is_suspect) {
         return;
     }
     for name in [
