@@ -35,7 +35,7 @@ pub use self::channel::{Channel, ChannelFuture};
 #[cfg(feature = "transport")]
 pub use self::target::{ChannelBuilder, InvalidTarget};
 
-use self::outgoing::{Methods, Outbound, Outgoing, Settings, USER_AGENT};
+use self::outgoing::{Methods, Outgoing, Settings, USER_AGENT};
 use self::receive::Answers;
 
 /// Calls methods over a service. What generated clients hold.
@@ -165,11 +165,17 @@ where
         let work = pin!(async {
             self.ready().await?;
             let message = outgoing.message(self, request, &mut codec)?;
-            let request = outgoing.request(self, &message);
-            let sent = self.service.call(request).await;
-            let response = match sent.map_err(Status::from_error) {
-                Ok(response) => response,
-                Err(status) => self.again(status, &outgoing, &message).await?,
+            let mut is_first = true;
+            let response = loop {
+                let request = outgoing.request(self, &message);
+                let status = match self.service.call(request).await {
+                    Ok(response) => break response,
+                    Err(error) => Status::from_error(error),
+                };
+                if !std::mem::take(&mut is_first) || !is_refused(&status) {
+                    return Err(status);
+                }
+                self.ready().await?;
             };
             receive::single(
                 response,
@@ -267,21 +273,6 @@ where
         within(outgoing.deadline, pin!(self.ready())).await?;
         let request = outgoing.stream::<_, C>(self, request);
         Ok(self.begin(codec, request, outgoing.deadline))
-    }
-
-    /// Sends a message again that wasn't taken.
-    async fn again(
-        &mut self,
-        status: Status,
-        outgoing: &Outgoing,
-        message: &Outbound,
-    ) -> Result<http::Response<B>, Status> {
-        if !is_refused(&status) {
-            return Err(status);
-        }
-        self.ready().await?;
-        let request = outgoing.request(self, message);
-        self.service.call(request).await.map_err(Status::from_error)
     }
 
     /// Sends a request whose response is a stream, and doesn't wait for the response.
