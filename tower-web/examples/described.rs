@@ -116,7 +116,6 @@ pub(crate) fn app() -> App {
 
 #[tower_web::main]
 async fn main() -> tower_web::Result {
-    let server = tower_web::bind("127.0.0.1:0").await?;
-    println!("{}", server.local_addr()?);
-    app().serve_on(server).await
+    println!("http://127.0.0.1:8080/docs");
+    app().serve("127.0.0.1:8080").await
 }

@@ -239,7 +239,12 @@ impl<T: crate::headers::types::Header> Describe for crate::headers::Header<T> {
 #[cfg(feature = "multipart")]
 impl Describe for crate::multipart::Multipart {
     fn request(operation: &mut Operation<'_>) {
-        let schema = json!({"type": "object", "additionalProperties": true});
+        // A name stands in a header (RFC 7578, section 4.2), and so has no control characters.
+        let schema = json!({
+            "type": "object",
+            "propertyNames": {"not": {"pattern": "[\\u0000-\\u001f\\u007f]"}},
+            "additionalProperties": true,
+        });
         operation.body("multipart/form-data", schema);
         for status in [400, 413, 415] {
             operation.refusal(status);
