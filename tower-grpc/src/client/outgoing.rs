@@ -125,9 +125,9 @@ impl Method {
 /// What is known of a call before its request is made, which is small.
 pub(super) struct Outgoing {
     method: usize,
-    /// What the server is told, and when this side gives up.
-    timeout: Option<Duration>,
+    /// When this side gives up, and how long that was from the beginning.
     pub(super) deadline: Option<Deadline>,
+    timeout: Option<Duration>,
 }
 
 /// A message that is sent, and may have to be sent again.
@@ -152,6 +152,20 @@ impl Outgoing {
             method,
             timeout,
             deadline,
+        })
+    }
+
+    /// What the server is told of the time.
+    ///
+    /// The wait for the transport counts. What is less than a millisecond doesn't: values that are equal stay in HPACK's
+    /// table.
+    fn time_left(&self) -> Option<Duration> {
+        let left = self.deadline?.remaining();
+        let timeout = self.timeout.unwrap_or(left);
+        let waited = timeout.saturating_sub(left);
+        Some(match waited < Duration::from_millis(1) {
+            true => timeout,
+            false => left,
         })
     }
 
@@ -183,7 +197,7 @@ impl Outgoing {
             extensions,
         } = message;
         let method = &client.methods.0[self.method];
-        let head = method.head(metadata, extensions.clone(), self.timeout);
+        let head = method.head(metadata, extensions.clone(), self.time_left());
         head.map(|()| GrpcBody::message(bytes.clone()))
     }
 
@@ -201,7 +215,7 @@ impl Outgoing {
         let (messages, metadata, extensions, compression) = request.into_parts();
         let requests = Requests::new(messages, C::default(), client.settings.writing(compression));
         let body = GrpcBody::streaming(Typed::<T::Item, _>::new(requests));
-        let head = client.methods.0[self.method].head(&metadata, extensions, self.timeout);
+        let head = client.methods.0[self.method].head(&metadata, extensions, self.time_left());
         head.map(|()| body)
     }
 }

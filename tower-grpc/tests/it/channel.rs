@@ -14,6 +14,7 @@ use tower_classify::{Class, Classify};
 use tower_grpc::classify::ByStatus;
 use tower_grpc::client::Channel;
 use tower_grpc::{Code, Request, Status};
+use tower_h2::client::Builder as Http2;
 
 use crate::echo::pb::client::EchoClient;
 use crate::echo::{Say, say};
@@ -26,7 +27,7 @@ type Peer = Connection<DuplexStream, Bytes>;
 type Ends = mpsc::UnboundedReceiver<DuplexStream>;
 
 /// A channel, and where the servers' ends of its connections come.
-fn channel() -> (Channel, Ends) {
+fn channel_with(settings: impl FnOnce(Http2) -> Http2) -> (Channel, Ends) {
     let (sender, ends) = mpsc::unbounded_channel();
     let connect = tower_util::service_fn(move |_: Uri| {
         let (near, far) = tokio::io::duplex(64 * 1024);
@@ -34,11 +35,12 @@ fn channel() -> (Channel, Ends) {
         std::future::ready(connected.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused)))
     });
     let builder = Channel::builder("http://shop.example").unwrap();
-    (builder.with_connector(connect).lazy().unwrap(), ends)
+    let builder = builder.with_connector(connect).with_http2(settings);
+    (builder.lazy().unwrap(), ends)
 }
 
 fn client() -> (Client, Ends) {
-    let (channel, ends) = channel();
+    let (channel, ends) = channel_with(|http2| http2);
     (EchoClient::new(channel), ends)
 }
 
@@ -215,6 +217,27 @@ async fn a_call_that_waits_for_its_turn_ends_at_its_deadline() {
     let status = client.clone().unary(request).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(start.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_amid_a_call_is_found_out_by_pings() {
+    let (channel, mut ends) = channel_with(|http2| {
+        http2
+            .with_keep_alive(10 * SECOND)
+            .with_keep_alive_timeout(5 * SECOND)
+    });
+    let client = EchoClient::new(channel);
+    let lost = call(&client);
+    let mut peer = next(&mut ends).await;
+    let _respond = accept(&mut peer).await;
+    let start = Instant::now();
+    // Nobody moves the server's side any more, and nobody closes it.
+    let status = lost.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(start.elapsed().as_secs(), 15);
+    let again = call(&client);
+    serve(next(&mut ends).await, "again");
+    assert_eq!(again.await.unwrap().unwrap(), say("again"));
 }
 
 #[tokio::test(start_paused = true)]

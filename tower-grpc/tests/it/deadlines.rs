@@ -121,6 +121,30 @@ async fn a_calls_time_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_that_a_call_has_waited_for_its_transport_is_not_sent() {
+    let (mock, mut handle) = tower_test::mock::pair::<
+        http::Request<tower_grpc::GrpcBody>,
+        http::Response<tower_grpc::GrpcBody>,
+    >();
+    handle.allow(0);
+    let call = |mut client: EchoClient<_>| {
+        let request = Request::new(say("x")).with_timeout(SECOND);
+        tokio::spawn(async move { client.unary(request).await })
+    };
+    let waiting = call(EchoClient::new(mock.clone()));
+    tokio::time::sleep(SECOND / 4).await;
+    handle.allow(2);
+    let (request, _answer) = handle.next_request().await.unwrap();
+    assert_eq!(request.headers()["grpc-timeout"], "750000u");
+    let at_once = call(EchoClient::new(mock));
+    let (request, _answer) = handle.next_request().await.unwrap();
+    assert_eq!(request.headers()["grpc-timeout"], "1000000u");
+    for call in [waiting, at_once] {
+        call.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_handler_has_left_is_the_time_of_the_calls_it_makes_less_a_margin() {
     let call = async {
         tokio::time::sleep(SECOND).await;
