@@ -62,6 +62,9 @@ impl Chunks {
     pub(crate) fn skip(&mut self, count: usize) {
         if count < self.front.len() {
             self.front.advance(count);
+        } else if self.beyond == 0 {
+            debug_assert_eq!(count, self.front.len());
+            self.front = Bytes::new();
         } else {
             self.skip_front(count);
         }

@@ -187,7 +187,7 @@ impl Writing {
 
 /// A field to copy, which costs half of what making it anew does.
 ///
-/// There is more room than for one: h2 asks for six others, and finds them missing at the first look.
+/// There is room for more: h2 asks for six others, and misses most of them at the first look then.
 pub(crate) fn template(name: HeaderName, value: HeaderValue) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(name, value);

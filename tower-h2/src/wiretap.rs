@@ -36,6 +36,7 @@ pub(crate) struct Notes {
     head_open: AtomicBool,
     flood: AtomicBool,
     fault: OnceLock<Fault>,
+    paused: AtomicBool,
     going_away: AtomicBool,
 }
 
@@ -77,6 +78,16 @@ impl Notes {
 
     fn found(&self, fault: Fault) {
         let _ = self.fault.set(fault);
+    }
+
+    /// Has the transport seem to have nothing to read for a while. Nobody is woken when it does; whoever ends the pause
+    /// has to poll again.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
     }
 
     /// Whether the peer has sent GOAWAY.
@@ -165,6 +176,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Wiretap<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.notes.is_paused() {
+            return Poll::Pending;
+        }
         if this.notes.is_flood() || this.notes.fault().is_some() {
             // Whoever drives the connection sees it after this poll, and ends it.
             return Poll::Pending;

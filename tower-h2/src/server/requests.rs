@@ -63,6 +63,8 @@ where
     pace: Arc<Pace>,
     /// What counts as slow.
     bar: Duration,
+    /// When the last of a batch was accepted, if none is answered yet.
+    taken_in: Option<Instant>,
     /// How long the peer may keep a stream's window shut.
     stream_timeout: Option<Duration>,
     /// How many of the heads that have begun were accepted, or are known not to come.
@@ -85,6 +87,7 @@ where
             waiting: Vec::new(),
             pace: Arc::new(Pace::new()),
             bar: Pace::bar(Duration::ZERO),
+            taken_in: None,
             claimed: 0,
             failed: None,
         }
@@ -190,11 +193,13 @@ where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let start = Instant::now();
-        let mut end = Poll::Pending;
+        let mut end = Ok(Poll::Pending);
         // Where no other head has come, asking for one is in vain, and h2 would do all its rounds.
         while self.accepted.is_empty()
             || (self.accepted.len() < BATCH && self.claimed != notes.heads())
         {
+            // For each request h2 would read again. What has come since is read in the next turn.
+            notes.pause(!self.accepted.is_empty());
             match h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok(request))) => {
                     self.claimed += 1;
@@ -204,9 +209,12 @@ where
                     }
                     self.accepted.push_back(request);
                 }
-                Poll::Ready(Some(Err(error))) => return Err(Error::from_h2(error)),
+                Poll::Ready(Some(Err(error))) => {
+                    end = Err(Error::from_h2(error));
+                    break;
+                }
                 Poll::Ready(None) => {
-                    end = Poll::Ready(());
+                    end = Ok(Poll::Ready(()));
                     break;
                 }
                 Poll::Pending => {
@@ -215,28 +223,31 @@ where
                 }
             }
         }
+        notes.pause(false);
         if let Ok(count @ 1..) = u32::try_from(self.accepted.len()) {
-            self.bar = Pace::bar(start.elapsed() / count);
+            let now = Instant::now();
+            self.bar = Pace::bar((now - start) / count);
+            self.taken_in = Some(now);
         }
-        Ok(end)
+        end
     }
 
     /// Calls the service for what was accepted; pending while it isn't ready for more.
     fn answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut start = self.pace.in_place().then(Instant::now);
-        while let Some((request, mut respond)) = self.accepted.pop_front() {
+        let taken_in = self.taken_in.take();
+        let mut start = self
+            .pace
+            .in_place()
+            .then(|| taken_in.unwrap_or_else(Instant::now));
+        while !self.accepted.is_empty() {
             if self.failed.is_none() {
-                match self.service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => {
-                        self.failed = Some(Error::because(ErrorKind::Service, error));
-                    }
-                    Poll::Pending => {
-                        self.accepted.push_front((request, respond));
-                        return Poll::Pending;
-                    }
+                if let Err(error) = ready!(self.service.poll_ready(cx)) {
+                    self.failed = Some(Error::because(ErrorKind::Service, error));
                 }
             }
+            let Some((request, mut respond)) = self.accepted.pop_front() else {
+                break;
+            };
             if self.failed.is_some() {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
