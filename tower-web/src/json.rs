@@ -1,9 +1,7 @@
 //! JSON in and out.
 
-use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
-use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use serde_core::Serialize;
@@ -13,6 +11,7 @@ use crate::body::Body;
 use crate::extract::{Extract, OptionalExtract, RequestHead, WholeBody, unless_absent};
 use crate::problem::{Location, Problem, Rejection};
 use crate::respond::{IntoResponse, Response, responses, typed};
+use crate::sheet;
 
 /// A JSON body, of a request or of a response.
 ///
@@ -159,34 +158,11 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 responses! {
     [T: Serialize] Json<T> => |json, headers| {
-        match written(&json.0) {
+        match sheet::written(|writer| serde_json::to_writer(writer, &json.0)) {
             Ok(bytes) => typed(bytes, "application/json", headers),
             Err(error) => Problem::internal(error).into_response(),
         }
     };
-}
-
-thread_local! {
-    /// Where short answers are written: how long one gets isn't known before, and a buffer that grows is copied more often
-    /// than once.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// How much of it a thread keeps.
-const SCRATCH_KEPT: usize = 16 * 1024;
-
-/// The value as JSON, in one allocation where it is short.
-fn written<T: Serialize>(value: &T) -> Result<Bytes, serde_json::Error> {
-    // A value that writes another one as it is written finds none, and makes its own.
-    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
-    scratch.clear();
-    serde_json::to_writer(&mut scratch, value)?;
-    if scratch.capacity() > SCRATCH_KEPT {
-        return Ok(scratch.into());
-    }
-    let bytes = Bytes::copy_from_slice(&scratch);
-    let _ = SCRATCH.try_with(|kept| kept.set(scratch));
-    Ok(bytes)
 }
 
 impl<T> Json<T> {

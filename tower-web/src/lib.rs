@@ -158,6 +158,7 @@ mod routing;
 mod serving;
 #[cfg(feature = "sessions")]
 pub mod sessions;
+mod sheet;
 mod shutdown;
 #[cfg(feature = "sse")]
 pub mod sse;

@@ -1,6 +1,7 @@
 //! What a request is called, from the client's log to ours.
 
 use std::fmt;
+use std::io::Write as _;
 
 use http::{HeaderName, HeaderValue};
 
@@ -8,6 +9,7 @@ use super::current;
 use super::random;
 use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead};
 use crate::problem::Problem;
+use crate::sheet;
 
 /// The header.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -70,9 +72,10 @@ impl RequestId {
         match &self.0 {
             Source::Client(value) => value.clone(),
             // Hexadecimal digits are always a value.
-            Source::Own(number) => {
-                HeaderValue::from_bytes(&hex(*number)).unwrap_or(HeaderValue::from_static(""))
-            }
+            Source::Own(number) => sheet::written(|writer| writer.write_all(&hex(*number)))
+                .ok()
+                .and_then(|text| HeaderValue::from_maybe_shared(text).ok())
+                .unwrap_or(HeaderValue::from_static("")),
         }
     }
 }
@@ -139,6 +142,17 @@ mod tests {
         }
         for odd in ["", "a b", "a\"b", "a\x1b[31m", "a;b", "é", &"x".repeat(129)] {
             assert!(!is_sane(odd.as_bytes()), "{odd}");
+        }
+    }
+
+    #[test]
+    fn those_that_share_memory_stay_as_they_were() {
+        let ids: Vec<_> = (1..100)
+            .map(|number| RequestId(Source::Own(number)))
+            .collect();
+        let values: Vec<_> = ids.iter().map(RequestId::to_header_value).collect();
+        for (id, value) in ids.iter().zip(values) {
+            assert_eq!(value, id.to_string());
         }
     }
 
