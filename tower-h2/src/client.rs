@@ -51,6 +51,8 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 pub struct Builder {
     h2: h2::client::Builder,
     origin: Option<Origin>,
+    /// Whether what is left of a request is dropped when its response has ended.
+    drops_uploads: bool,
     times: Times,
     /// The connection's window, and whether it follows the path.
     window: u32,
@@ -77,6 +79,7 @@ impl Builder {
         Self {
             h2,
             origin: None,
+            drops_uploads: false,
             times: Times {
                 keep_alive_timeout: Duration::from_secs(20),
                 write: Some(Duration::from_secs(30)),
@@ -168,6 +171,15 @@ impl Builder {
         self
     }
 
+    /// Ends a request when its response has ended, as gRPC has it; by default its body is sent to its end.
+    ///
+    /// The body is dropped then, and the stream reset with CANCEL.
+    #[must_use]
+    pub fn with_requests_ended_by_responses(mut self) -> Self {
+        self.drops_uploads = true;
+        self
+    }
+
     /// How long a frame may be, from 16 KiB to 16 MiB − 1; 544 KiB by default.
     #[must_use]
     pub fn with_max_frame_size(mut self, bytes: u32) -> Self {
@@ -200,7 +212,12 @@ impl Builder {
         let io = Wiretap::client(io, Allowance::new(IDLE_FRAMES, RESETS));
         let notes = io.notes();
         let (send, h2) = self.h2.handshake(io).await.map_err(Error::from_h2)?;
-        let connection = Connection::new(send, self.origin.clone(), INITIAL_STREAMS);
+        let connection = Connection::new(
+            send,
+            self.origin.clone(),
+            INITIAL_STREAMS,
+            self.drops_uploads,
+        );
         let window = self.adaptive.then_some(self.window);
         let upkeep = Upkeep::new(Arc::clone(&notes), self.times, window);
         let driver = Driver::new(h2, connection.shared(), INITIAL_STREAMS, notes, upkeep);

@@ -25,6 +25,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) gate: Gate,
+    /// Whether what is left of a request is dropped when its response has ended.
+    drops_uploads: bool,
 }
 
 /// A handle of a connection: a service that sends requests over it.
@@ -33,9 +35,9 @@ pub(super) struct Shared {
 /// gone.
 ///
 /// **Readiness.** It is ready while fewer streams are open than the peer's
-/// SETTINGS_MAX_CONCURRENT_STREAMS allows, and reserves one. Before the peer has said how many, that is one. It fails when the connection is closed, or
-/// when the peer has sent GOAWAY; responses that are under way then still arrive. Without readiness a request
-/// is queued.
+/// SETTINGS_MAX_CONCURRENT_STREAMS allows, and reserves one. Before the peer has said how many, that is one. It fails
+/// when the connection is closed, or when the peer has sent GOAWAY; responses that are under way then still
+/// arrive. Without readiness a request is queued.
 ///
 /// **Cancellation.** Dropping the response future, or the body before its end, resets the stream.
 ///
@@ -74,12 +76,20 @@ impl Drop for Ticket {
     }
 }
 
+impl Ticket {
+    /// Whether what is left of the request is dropped when the response has ended.
+    pub(super) fn drops_upload(&self) -> bool {
+        self.0.drops_uploads
+    }
+}
+
 impl<B: Body> Connection<B> {
     /// The first handle, before the peer has said how many streams it allows.
     pub(super) fn new(
         send: SendRequest<SendBuf<B::Data>>,
         origin: Option<Origin>,
         limit: usize,
+        drops_uploads: bool,
     ) -> Self {
         Self {
             send,
@@ -88,6 +98,7 @@ impl<B: Body> Connection<B> {
             origin,
             shared: Arc::new(Shared {
                 gate: Gate::new(limit),
+                drops_uploads,
             }),
         }
     }

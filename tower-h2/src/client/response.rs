@@ -20,21 +20,19 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(crate) struct Hold {
     upload: Option<Upload>,
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 impl Hold {
     pub(super) fn new(upload: Option<Upload>, ticket: Ticket) -> Self {
-        Self {
-            upload,
-            _ticket: ticket,
-        }
+        Self { upload, ticket }
     }
 
-    /// The response was read to its end; the request's body may go on to its own.
+    /// The response was read to its end; the request's body may go on to its own, unless it isn't to.
     pub(crate) fn finish(mut self) {
-        if let Some(upload) = &mut self.upload {
-            upload.0 = None;
+        match &mut self.upload {
+            Some(upload) if !self.ticket.drops_upload() => upload.0 = None,
+            Some(_) | None => {}
         }
     }
 }

@@ -385,6 +385,38 @@ async fn a_body_that_has_to_wait_is_sent_while_the_response_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_request_ends_with_its_response_where_that_is_wanted() {
+    for ends in [false, true] {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let builder = client::Builder::new();
+        let builder = match ends {
+            true => builder.with_requests_ended_by_responses(),
+            false => builder,
+        };
+        let (client, driver) = builder.handshake(near).await.unwrap();
+        tokio::spawn(driver);
+        let mut peer = Wire::server(far).await;
+        let (sender, body) = channel_body();
+        let request = Request::post("http://localhost/").body(body).unwrap();
+        let call = tokio::spawn(client.oneshot(request));
+        sender.send(Bytes::from("begin")).await.unwrap();
+        peer.next_of(DATA).await;
+        peer.send(HEADERS, END_HEADERS | END_STREAM, 1, &[STATUS_200])
+            .await;
+        let response = call.await.unwrap().unwrap();
+        assert!(response.into_body().frame().await.is_none());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(sender.is_closed(), ends);
+        if ends {
+            assert_eq!(peer.next_of(RST_STREAM).await.code(), CANCEL);
+        } else {
+            sender.send(Bytes::from("end")).await.unwrap();
+            assert_eq!(peer.next_of(DATA).await.payload, b"end");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_a_response_ends_the_upload_of_its_request() {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let service = service_fn(|_: Request<RecvBody>| async {
