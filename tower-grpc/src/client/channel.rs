@@ -25,10 +25,11 @@ use crate::{BoxError, GrpcBody, Status};
 /// It is what generated clients usually call over. Clones share the connection, and all of them may call at the same
 /// time.
 ///
-/// **Readiness.** It waits for the connection, and for the server to allow one more stream. What listens and doesn't speak
-/// HTTP/2 within 20 s (`tower_h2`'s `with_hello_timeout`) is no connection. Where none can be made it fails, and fails at once for a while: for about a second after the first try, and up to
-/// the time that [`ChannelBuilder::with_max_backoff`] says after many. A handle from
-/// [`waiting`](Self::waiting) waits for the next tries instead.
+/// **Readiness.** It waits for the connection, and for the server to allow one more stream. What listens and
+/// doesn't speak HTTP/2 within 20 s (`with_hello_timeout` of `tower_h2`) is no connection. Where none can be
+/// made it fails, and fails at once for a while: for about a second after the first try, and up to the time that
+/// [`ChannelBuilder::with_max_backoff`] says after many. A handle from [`waiting`](Self::waiting) waits for
+/// the next tries instead.
 ///
 /// **Cancellation.** Dropping a response ends the call. When the last clone is dropped the connection ends after
 /// the calls that are under way.

@@ -44,7 +44,7 @@ impl ChannelBuilder {
         let uri = Uri::from_parts(parts).map_err(|_| InvalidTarget::new(text))?;
         Ok(Self {
             uri,
-            h2: client::Builder::new(),
+            h2: client::Builder::new().with_requests_ended_by_responses(),
             connector: Tcp::new(),
             authority: None,
             speaks_tls: false,
