@@ -201,19 +201,21 @@ where
     F: FnOnce(Class, Code) + Send + 'static,
 {
     let headers = response.headers();
-    let known = match headers.get(GRPC_STATUS) {
+    let is_http = response.status() != http::StatusCode::OK;
+    let said = match headers.get(GRPC_STATUS) {
         Some(value) => Some(Code::from_header(value.as_bytes())),
-        None if response.status() == http::StatusCode::OK => None,
-        None => Some(Code::from_http(response.status())),
+        None => is_http.then(|| Code::from_http(response.status())),
     };
-    match known {
-        Some(code) => {
-            end(class(code, headers), code);
+    let said = said.map(|code| (class(code, headers), code));
+    match said {
+        Some((class, code)) if is_http || response.body().is_end_stream() => {
+            end(class, code);
             response.map(GrpcBody::new)
         }
-        None => response.map(|body| {
+        said => response.map(|body| {
             GrpcBody::streaming(Watched {
                 body,
+                said,
                 teller: Teller(Some(end)),
             })
         }),
@@ -227,6 +229,8 @@ pin_project! {
     {
         #[pin]
         body: B,
+        // What the head has said, while nothing has come after it.
+        said: Option<(Class, Code)>,
         teller: Teller<F>,
     }
 }
@@ -265,10 +269,17 @@ where
         let frame = ready!(this.body.poll_frame(cx));
         let frame = frame.map(|frame| frame.map_err(Status::from_error));
         match &frame {
-            // Without trailers nobody knows.
-            None => this.teller.tell(Class::Failure, Code::Internal),
+            None => {
+                // Without trailers nobody knows.
+                let end = this.said.take();
+                let (class, code) = end.unwrap_or((Class::Failure, Code::Internal));
+                this.teller.tell(class, code);
+            }
             Some(Err(status)) => this.teller.tell(ByStatus.class_of(status), status.code()),
             Some(Ok(frame)) => {
+                if frame.data_ref().is_some_and(|data| !data.is_empty()) {
+                    *this.said = None;
+                }
                 if let Some(trailers) = frame.trailers_ref() {
                     let code = trailers
                         .get(GRPC_STATUS)
@@ -330,6 +341,34 @@ mod tests {
         assert_eq!(class(200, Some("13")), Class::Failure);
         assert!(class(503, None).is_retryable());
         assert_eq!(class(401, None), Class::InvalidRequest);
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_response_is_its_end_only_where_nothing_follows() {
+        use futures_util::stream;
+        use http_body_util::{BodyExt, StreamBody};
+
+        let trailers = |code| {
+            let fields = [(GRPC_STATUS, http::HeaderValue::from_static(code))];
+            Frame::trailers(HeaderMap::from_iter(fields))
+        };
+        let data = || Frame::data(Bytes::from_static(&[0; 5]));
+        for (frames, code) in [
+            (vec![], Code::NotFound),
+            (vec![Frame::data(Bytes::new())], Code::NotFound),
+            (vec![data()], Code::Internal),
+            (vec![trailers("9")], Code::FailedPrecondition),
+            (vec![data(), trailers("0")], Code::Ok),
+        ] {
+            let body = stream::iter(frames.into_iter().map(Ok::<_, Status>));
+            let response = Response::builder().header("grpc-status", "5");
+            let response = response.body(StreamBody::new(body)).unwrap();
+            let (sender, ends) = std::sync::mpsc::channel();
+            let response = watch_trailers(response, move |_, code| sender.send(code).unwrap());
+            assert!(ends.try_recv().is_err());
+            response.into_body().collect().await.unwrap();
+            assert_eq!(ends.try_recv(), Ok(code));
+        }
     }
 
     #[test]
