@@ -22,6 +22,7 @@ impl Pattern {
         if !path.starts_with('/') {
             return Err("a path begins with `/`".to_owned());
         }
+        check_habits(path)?;
         let mut pattern = Self {
             literals: Vec::new(),
             captures: Vec::new(),
@@ -108,11 +109,56 @@ impl Pattern {
     }
 }
 
+/// Refuses what means a capture elsewhere: it would be a literal here that no request has.
+fn check_habits(path: &str) -> Result<(), String> {
+    for segment in path.split('/') {
+        let name = segment.trim_matches([':', '*', '<', '>']);
+        if segment.starts_with([':', '<']) {
+            return Err(format!(
+                "`{segment}` isn't a capture here: write `{{{name}}}`"
+            ));
+        }
+        if segment.starts_with('*') {
+            let name = if name.is_empty() { "rest" } else { name };
+            return Err(format!(
+                "`{segment}` isn't a capture here: write `{{*{name}}}` for all the rest"
+            ));
+        }
+        if segment.contains(['?', '#']) {
+            return Err(
+                "a path ends where the query begins: take that as an argument, `Query<…>`"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// A path below a prefix. `/` is the prefix itself.
 pub(crate) fn join(prefix: &str, path: &str) -> String {
     let prefix = prefix.trim_end_matches('/');
     match path {
         "/" if !prefix.is_empty() => prefix.to_owned(),
         path => format!("{prefix}{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_as_they_are_written_elsewhere_are_told_how_they_are_here() {
+        for (path, told) in [
+            ("/users/:id", "write `{id}`"),
+            ("/users/<id>/posts", "write `{id}`"),
+            ("/files/*path", "write `{*path}`"),
+            ("/files/*", "write `{*rest}`"),
+            ("/search?q={q}", "`Query<…>`"),
+        ] {
+            let message = Pattern::parse(path).unwrap_err();
+            assert!(message.contains(told), "{path}: {message}");
+        }
+        assert!(Pattern::parse("/users:batch/a*b/{id}").is_ok());
     }
 }

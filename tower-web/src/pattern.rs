@@ -31,6 +31,8 @@ pub(crate) enum PatternError {
     TwoInASegment,
     RestNotLast,
     SameName,
+    Habit,
+    Query,
 }
 
 impl fmt::Display for PatternError {
@@ -44,6 +46,8 @@ impl fmt::Display for PatternError {
             Self::TwoInASegment => "there is one capture at most between two slashes",
             Self::RestNotLast => "`{*rest}` is a segment of its own, the last",
             Self::SameName => "two captures have the same name",
+            Self::Habit => "a capture is written `{id}`, or `{*rest}` for all the rest",
+            Self::Query => "a path ends where the query begins",
         })
     }
 }
@@ -58,6 +62,13 @@ impl Pattern {
         for segment in path.split('/') {
             if pattern.segments.last() == Some(&Segment::Rest) {
                 return Err(PatternError::RestNotLast);
+            }
+            // As captures are written elsewhere: literals here that no request has.
+            if segment.starts_with([':', '*', '<']) {
+                return Err(PatternError::Habit);
+            }
+            if segment.contains(['?', '#']) {
+                return Err(PatternError::Query);
             }
             let (segment, name) = parse_segment(segment)?;
             if let Some(name) = name {
@@ -208,6 +219,10 @@ mod tests {
             ("/{*rest}/x", PatternError::RestNotLast),
             ("/x{*rest}", PatternError::RestNotLast),
             ("/{a}/{a}", PatternError::SameName),
+            ("/:id", PatternError::Habit),
+            ("/a/*rest", PatternError::Habit),
+            ("/<id>", PatternError::Habit),
+            ("/a?b=c", PatternError::Query),
         ] {
             assert_eq!(Pattern::parse(path), Err(error), "{path}");
         }
