@@ -215,9 +215,14 @@ fn explain<T: DeserializeOwned>(pairs: &[u8], error: &dyn fmt::Display) -> Malfo
             detail: "is missing".to_owned(),
         };
     }
-    let path = error.path().to_string();
+    // Which of its values it is, where there are many, its name doesn't say.
+    let mut steps = error.path().iter();
+    let name = steps.find_map(|step| match step {
+        serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+        _ => None,
+    });
     Malformed {
-        field: Some(if path == "." { String::new() } else { path }),
+        field: Some(name.unwrap_or_default()),
         detail,
     }
 }
@@ -288,6 +293,12 @@ mod tests {
         Age,
     }
 
+    #[derive(Debug, Deserialize)]
+    struct Numbers {
+        #[serde(rename = "n")]
+        _numbers: Vec<u8>,
+    }
+
     fn search(pairs: &str) -> Result<Search, Malformed> {
         parse(pairs.as_bytes())
     }
@@ -316,6 +327,10 @@ mod tests {
     fn the_refused_field_is_named() {
         assert_eq!(field("tag=a&sort=size"), "sort");
         assert_eq!(field("page=1&page=2"), "page");
+        assert_eq!(
+            parse::<Numbers>(b"n=1&n=x").unwrap_err().field.as_deref(),
+            Some("n")
+        );
 
         #[derive(Debug, Deserialize)]
         struct Needs {

@@ -168,7 +168,9 @@ impl Serialize for FieldError {
             map.serialize_entry("pointer", &format!("#{}", self.name))?;
         } else {
             map.serialize_entry("in", self.location.as_str())?;
-            map.serialize_entry("name", &self.name)?;
+            if !self.name.is_empty() {
+                map.serialize_entry("name", &self.name)?;
+            }
         }
         map.end()
     }
@@ -553,7 +555,8 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.inner.field {
+        match self.field() {
+            Some((location, "")) => write!(f, "{location}: {}", self.inner.detail),
             Some((location, name)) => write!(f, "{location} `{name}`: {}", self.inner.detail),
             None => f.write_str(&self.inner.detail),
         }
@@ -571,16 +574,14 @@ impl Error for Rejection {
 
 impl IntoProblem for Rejection {
     fn into_problem(self) -> Problem {
+        let told = self.to_string();
         let inner = *self.inner;
-        let mut problem = Problem::new(inner.status);
+        let mut problem = Problem::new(inner.status).with_detail(told);
         problem.inner.headers = inner.headers;
         problem.inner.source = inner.source.map(Arc::from);
-        let mut problem = match inner.field {
-            Some((location, name)) => problem
-                .with_detail(format!("{location} `{name}`: {}", inner.detail))
-                .with_error(FieldError::new(location, name, inner.detail)),
-            None => problem.with_detail(inner.detail),
-        };
+        if let Some((location, name)) = inner.field {
+            problem = problem.with_error(FieldError::new(location, name, inner.detail));
+        }
         problem.inner.errors.extend(inner.others);
         problem
     }
