@@ -132,6 +132,11 @@ where
         if single.is_none() && !ready!(self.as_mut().poll_message(codec, single, cx))? {
             return Poll::Ready(Ok(()));
         }
+        let this = self.as_mut().project();
+        if this.frames.is_clean() && this.body.is_end_stream() {
+            *this.ended = true;
+            return Poll::Ready(Ok(()));
+        }
         let mut more = None;
         match ready!(self.as_mut().poll_message(codec, &mut more, cx))? {
             false => Poll::Ready(Ok(())),

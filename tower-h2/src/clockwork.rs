@@ -154,46 +154,48 @@ impl Clockwork {
 
     /// What is due by now, the worst first; else when to look again.
     pub(crate) fn look(&self, now: Instant) -> Look {
-        let mut next = None;
-        for (at, due) in self.deadlines().into_iter().flatten() {
-            if at <= now {
-                return Look::Due(due);
-            }
-            next = Some(next.map_or(at, |next| at.min(next)));
-        }
-        Look::Next(next)
-    }
-
-    fn deadlines(&self) -> [Option<(Instant, Due)>; 8] {
         let times = &self.times;
-        let fail = |from: Option<Instant>, after: Option<Duration>, what| {
-            Some((from?.checked_add(after?)?, Due::Fail(what)))
+        let mut next = None;
+        let mut is_due = |from: Option<Instant>, after: Option<Duration>| {
+            let (Some(from), Some(after)) = (from, after) else {
+                return false;
+            };
+            let Some(at) = from.checked_add(after) else {
+                return false;
+            };
+            next = Some(next.map_or(at, |next| at.min(next)));
+            at <= now
         };
-        let drain = |at: Option<Instant>| match self.draining {
-            None => at.map(|at| (at, Due::Drain)),
-            Some(_) => None,
-        };
-        let may_ping = self.pinged.is_none() && (self.busy || times.keep_alive_while_idle);
-        let ping = |interval| Some((self.last_read.checked_add(interval)?, Due::Ping));
-        let idle = |idle| self.idle?.checked_add(idle);
-        [
-            fail(self.mute, times.hello, "the peer says nothing"),
-            fail(self.blocked, times.write, "the peer takes no bytes"),
-            fail(self.head, times.head, "the fields of a head don't end"),
-            fail(
+        // Most of them aren't under way, most of the time.
+        let failures = [
+            (self.mute, times.hello, "the peer says nothing"),
+            (self.blocked, times.write, "the peer takes no bytes"),
+            (self.head, times.head, "the fields of a head don't end"),
+            (
                 self.pinged,
                 Some(times.keep_alive_timeout),
                 "a ping was not answered",
             ),
-            fail(
+            (
                 self.draining,
                 times.grace,
                 "streams are open after the grace",
             ),
-            drain(self.old),
-            drain(times.idle.and_then(idle)),
-            times.keep_alive.filter(|_| may_ping).and_then(ping),
-        ]
+        ];
+        for (from, after, what) in failures {
+            if is_due(from, after) {
+                return Look::Due(Due::Fail(what));
+            }
+        }
+        let drains = self.draining.is_none();
+        if drains && (is_due(self.old, Some(Duration::ZERO)) || is_due(self.idle, times.idle)) {
+            return Look::Due(Due::Drain);
+        }
+        let may_ping = self.pinged.is_none() && (self.busy || times.keep_alive_while_idle);
+        if may_ping && is_due(Some(self.last_read), times.keep_alive) {
+            return Look::Due(Due::Ping);
+        }
+        Look::Next(next)
     }
 }
 

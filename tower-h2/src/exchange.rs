@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use h2::Reason;
 use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -119,8 +120,12 @@ where
                             return Poll::Ready(Err(Error::because(ErrorKind::Service, error)));
                         }
                     };
-                    match send_head(respond, response, *manner)? {
-                        Some(body) => step.set(Step::Sending { body }),
+                    let (head, body) = response.into_parts();
+                    let timeout = manner.timeout;
+                    match send_head(respond, head, &body, *manner)? {
+                        Some(stream) => step.set(Step::Sending {
+                            body: SendBody::new(stream, body, timeout),
+                        }),
                         None => return Poll::Ready(Ok(())),
                     }
                 }
@@ -176,17 +181,16 @@ where
     }
 }
 
-/// Sends the head, and gives the body where one is to follow.
+/// Sends the head, and gives the stream where the body is to follow.
 fn send_head<B>(
     respond: &mut SendResponse<SendBuf<B::Data>>,
-    response: Response<B>,
+    mut head: Parts,
+    body: &B,
     manner: Manner,
-) -> Result<Option<SendBody<B>>, Error>
+) -> Result<Option<SendStream<SendBuf<B::Data>>>, Error>
 where
     B: Body,
-    B::Error: Into<BoxError>,
 {
-    let (mut head, body) = response.into_parts();
     strip_connection_fields(&mut head.headers);
     // An interim response isn't an answer, and the statuses after it have no content by definition.
     if head.status.is_informational() {
@@ -199,12 +203,12 @@ where
         || head.status == StatusCode::NOT_MODIFIED;
     let last = bodiless || body.is_end_stream();
     if !bodiless {
-        announce_length(&mut head.headers, &body);
+        announce_length(&mut head.headers, body);
     }
     let stream = respond
         .send_response(Response::from_parts(head, ()), last)
         .map_err(Error::from_h2)?;
-    Ok((!last).then(|| SendBody::new(stream, body).with_timeout(manner.timeout)))
+    Ok((!last).then_some(stream))
 }
 
 /// While the service is at work, a reset by the peer, or the end of the connection, ends the exchange.

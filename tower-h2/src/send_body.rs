@@ -61,25 +61,26 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(stream: SendStream<SendBuf<B::Data>>, body: B) -> Self {
-        Self {
-            stream,
-            credit: CREDIT,
-            held: None,
-            body,
-        }
-    }
-
-    /// Resets the stream when the peer has had no room for as long as `timeout`.
-    pub(crate) fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.held = timeout.map(|timeout| {
+    /// A body to send, whose stream is reset when the peer has had no room for as long as `timeout`.
+    #[inline]
+    pub(crate) fn new(
+        stream: SendStream<SendBuf<B::Data>>,
+        body: B,
+        timeout: Option<Duration>,
+    ) -> Self {
+        let held = timeout.map(|timeout| {
             Box::new(Held {
                 timeout,
                 data: None,
                 timer: None,
             })
         });
-        self
+        Self {
+            stream,
+            credit: CREDIT,
+            held,
+            body,
+        }
     }
 
     /// Ends the stream before its time.

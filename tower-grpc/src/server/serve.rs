@@ -273,6 +273,7 @@ async fn run<IO, S, ResBody>(
 {
     let mut connection = pin!(h2.serve_connection(io, service));
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => Some(ended),
         () = stopped(&mut stopping) => None,
     };

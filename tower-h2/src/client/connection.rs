@@ -238,7 +238,7 @@ where
         }
         let spare = self.spare.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut placed = spare.take().unwrap_or_else(|| Box::pin(None));
-        placed.as_mut().set(Some(SendBody::new(stream, body)));
+        placed.as_mut().set(Some(SendBody::new(stream, body, None)));
         let upload = placed.as_mut().as_pin_mut().map(|body| {
             // A task polls it anew at once where it is pending, with a waker of its own.
             body.poll(&mut Context::from_waker(Waker::noop()))
