@@ -28,12 +28,16 @@ mod published;
 
 /// What an endpoint's requests have come to, and so what the next one would cost.
 ///
-/// The cost is a time: `(latency + failures × penalty) × (in flight + 1)`, where
+/// The cost is a time: `(latency + failures × penalty) × (in flight + 1)^0.75`, where
 ///
 /// - *latency* is the peak-sensitive moving average of [`PeakEwma`](crate::peak_ewma::PeakEwma), or the age of the
 ///   oldest request in flight, if that is more;
 /// - *failures* is the share of requests that [failed](Class::is_fault) lately;
 /// - *penalty* is how long one would rather wait than fail: a second by default.
+///
+/// Requests in flight count for less than in full: an idle endpoint that takes two seconds would otherwise be as good as one
+/// that takes a tenth of that and has nine under way, as it may well have at a high rate. And what they do to each other is
+/// in the latency already.
 ///
 /// An endpoint that [asks to be left alone](Class::retry_after) costs more than any other until then, but no longer
 /// than for 30 seconds.
@@ -316,7 +320,7 @@ impl Shared {
         } else {
             seen.failures.project(self.settings.decay, now)
         };
-        let cost = (latency + failures * self.settings.penalty) * (f64::from(in_flight) + 1.0);
+        let cost = (latency + failures * self.settings.penalty) * crowd(in_flight);
         if now < seen.until {
             cost + FORBIDDING
         } else {
@@ -327,6 +331,13 @@ impl Shared {
     fn since_start(&self, now: Instant) -> f64 {
         nanos(now.saturating_duration_since(self.start))
     }
+}
+
+/// What the requests in flight make of the cost of another: `(in flight + 1)^0.75`, which two roots are cheaper to say.
+#[inline]
+fn crowd(in_flight: u32) -> f64 {
+    let root = (f64::from(in_flight) + 1.0).sqrt();
+    root * root.sqrt()
 }
 
 impl State {

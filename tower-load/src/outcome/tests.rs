@@ -64,7 +64,7 @@ async fn one_that_has_failed_is_tried_by_one_request_at_a_time() {
     advance(ms(60_000)).await;
     assert!(cost_ms(&outcomes) < 10.0, "{}", cost_ms(&outcomes));
     let trial = outcomes.start();
-    assert!(cost_ms(&outcomes) > 2000.0, "{}", cost_ms(&outcomes));
+    assert!(cost_ms(&outcomes) > 1600.0, "{}", cost_ms(&outcomes));
     trial.end(Class::Success);
     assert!(cost_ms(&outcomes) < 10.0, "{}", cost_ms(&outcomes));
 }
@@ -75,10 +75,11 @@ async fn the_oldest_in_flight_counts_when_it_is_out_for_longer_than_usual() {
     let oldest = outcomes.start();
     advance(ms(200)).await;
     let younger = outcomes.start();
-    assert_eq!(cost_ms(&outcomes), 200.0 * 3.0);
+    // 3^0.75.
+    assert!((cost_ms(&outcomes) - 200.0 * 2.279_507).abs() < 0.001);
     oldest.end(Class::Ignored);
     // The younger has just begun.
-    assert!(cost_ms(&outcomes) < 10.0 * 2.0 + 0.1);
+    assert!(cost_ms(&outcomes) < 10.0 * 1.682 + 0.1);
     younger.end(Class::Success);
 }
 
@@ -143,8 +144,8 @@ async fn a_service_counts_its_responses_as_they_are_classified() {
         .await
         .unwrap();
     let response = service.call(());
-    assert!(service.load() > 1.9 * idle);
+    assert!(service.load() > 1.6 * idle);
     handle.next_request().await.unwrap().1.send_response(503);
     assert_eq!(response.await.unwrap(), 503);
-    assert!(service.load() > 1.9 * idle);
+    assert!(service.load() > 1.6 * idle);
 }
