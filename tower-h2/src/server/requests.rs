@@ -82,7 +82,8 @@ where
         Self {
             service,
             stream_timeout,
-            accepted: VecDeque::new(),
+            // One at a time needs no room for four, over the life of an idle connection.
+            accepted: VecDeque::with_capacity(1),
             spare: None,
             waiting: Vec::new(),
             pace: Arc::new(Pace::new()),
@@ -202,12 +203,8 @@ where
             notes.pause(!self.accepted.is_empty());
             match h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok(request))) => {
-                    self.claimed += 1;
-                    // One at a time needs no room for four, over the life of an idle connection.
-                    if self.accepted.capacity() == 0 {
-                        self.accepted.reserve_exact(1);
-                    }
                     self.accepted.push_back(request);
+                    self.claimed += 1;
                 }
                 Poll::Ready(Some(Err(error))) => {
                     end = Err(Error::from_h2(error));
