@@ -96,10 +96,14 @@ impl Metadata {
         }
     }
 
-    /// Whether there is nothing, not even of the protocol's own.
+    /// Itself, unless nothing was ever put into it. That isn't even dropped, which would look for what there is to drop.
     #[inline]
-    pub(crate) fn has_no_fields(&self) -> bool {
-        self.headers.is_empty()
+    pub(crate) fn unless_new(self) -> Option<Self> {
+        if self.headers.capacity() > 0 {
+            return Some(self);
+        }
+        std::mem::forget(self);
+        None
     }
 
     /// Headers to send, without those that aren't for metadata to say.

@@ -200,9 +200,9 @@ pub(crate) fn ok_trailers(metadata: Metadata) -> HeaderMap {
     static PLAIN: LazyLock<HeaderMap> =
         LazyLock::new(|| template(GRPC_STATUS, Code::Ok.to_header()));
 
-    if metadata.has_no_fields() {
+    let Some(metadata) = metadata.unless_new() else {
         return PLAIN.clone();
-    }
+    };
     let mut trailers = metadata.into_headers();
     trailers.insert(GRPC_STATUS, Code::Ok.to_header());
     trailers

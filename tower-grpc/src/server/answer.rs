@@ -104,10 +104,11 @@ fn head<C: Codec>(metadata: Metadata, encoding: Option<Encoding>) -> HeaderMap {
     static PROTO: LazyLock<HeaderMap> =
         LazyLock::new(|| template(header::CONTENT_TYPE, content_type::<Prost>()));
 
-    if C::SUBTYPE == "proto" && encoding.is_none() && metadata.has_no_fields() {
+    let metadata = metadata.unless_new();
+    if C::SUBTYPE == "proto" && encoding.is_none() && metadata.is_none() {
         return PROTO.clone();
     }
-    let mut headers = metadata.into_headers();
+    let mut headers = metadata.map(Metadata::into_headers).unwrap_or_default();
     headers.insert(header::CONTENT_TYPE, content_type::<C>());
     if let Some(encoding) = encoding {
         headers.insert(GRPC_ENCODING, encoding.to_header());
