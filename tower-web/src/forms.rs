@@ -12,11 +12,14 @@ use crate::body::Body;
 use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead, WholeBody, unless_absent};
 use crate::problem::{Location, Rejection};
 
+mod flattened;
+
 /// The query of the request's URI, for handlers that take parameters: a struct, a map, or a vector of pairs.
 ///
 /// A key that is repeated fills a `Vec`. A field that may be missing is an `Option`, or has `#[serde(default)]`; a
 /// number that is there and empty, as a form sends it that wasn't filled in, is `None` as well. Whatever else doesn't
-/// fit `T` is refused with a 400 that names the parameter.
+/// fit `T` is refused with a 400 that names the parameter. Numbers and lists are read in a field with `#[serde(flatten)]`, too, which takes
+/// a reading more for each.
 ///
 /// `Option<Query<T>>` is `None` where there is no query.
 ///
@@ -189,8 +192,26 @@ fn parse<T: DeserializeOwned>(pairs: &[u8]) -> Result<T, Malformed> {
     }
     match serde_html_form::from_bytes(pairs) {
         Ok(value) => Ok(value),
-        Err(error) => Err(explain::<T>(pairs, &error)),
+        Err(error) => parse_otherwise(pairs, &error),
     }
+}
+
+/// Reads them as a type with a flattened field wants them, where what is wrong is somewhere within one.
+#[cold]
+fn parse_otherwise<T: DeserializeOwned>(
+    pairs: &[u8],
+    error: &dyn fmt::Display,
+) -> Result<T, Malformed> {
+    let malformed = explain::<T>(pairs, error);
+    if malformed.field.as_deref() != Some("") {
+        return Err(malformed);
+    }
+    let pairs = serde_html_form::from_bytes(pairs).unwrap_or_default();
+    flattened::parse(pairs).map_err(|told| match told.field.as_deref() {
+        // It knows nothing better.
+        None | Some("") => malformed,
+        Some(_) => told,
+    })
 }
 
 /// Says what was wrong, and where: the pairs are read once more, by a reader that remembers its way.

@@ -187,6 +187,32 @@ async fn form(form: Form<Search>, _method: tower_web::Method) -> String {
     form.page_size.to_string()
 }
 
+#[derive(Deserialize, Validate)]
+struct Flattened {
+    #[garde(length(min = 1))]
+    q: String,
+    #[garde(dive)]
+    #[serde(flatten)]
+    search: Search,
+}
+
+#[get("/flattened")]
+async fn flattened(query: Query<Flattened>) -> String {
+    format!("{} {:?}", query.search.page_size, query.search.tag)
+}
+
+#[tokio::test]
+async fn parameters_of_a_flattened_struct_are_read_and_told_by_their_names() {
+    let client = App::new().route(flattened).test();
+    let response = client.get("/flattened?q=a&pageSize=7&tag=b").await;
+    response.assert_text("7 [\"b\"]");
+    let problem = client.get("/flattened?q=&pageSize=700").await;
+    let problem = problem.assert_problem(422);
+    assert_eq!(pointers(&problem), ["q", "pageSize"]);
+    let problem = client.get("/flattened?q=a&pageSize=many").await;
+    assert_eq!(pointers(&problem.assert_problem(400)), ["pageSize"]);
+}
+
 #[tokio::test]
 async fn parameters_are_told_by_their_names() {
     let client = App::new().route(search).route(maybe).route(form).test();
