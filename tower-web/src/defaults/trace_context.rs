@@ -6,6 +6,7 @@ use http::HeaderValue;
 
 use super::current;
 use super::random;
+use super::request_id::write_hex;
 use crate::extract::{Extract, NoBody, OptionalExtract, RequestHead};
 use crate::problem::Problem;
 
@@ -110,7 +111,7 @@ struct Hex(u128);
 
 impl fmt::Display for Hex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write_hex(self.0, f)
     }
 }
 
