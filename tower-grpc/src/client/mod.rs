@@ -1,7 +1,8 @@
 //! What generated clients are made of, and the channel that they usually call over.
 //!
 //! A generated `GreeterClient` calls over any `Service` of `http::Request<GrpcBody>`s: a `Channel`, a connection of
-//! `tower-h2`, a server in memory ([`crate::test`]), and each of them in layers.
+//! `tower-h2` (made `with_requests_ended_by_responses`, as a channel's are), a server in memory ([`crate::test`]), and each
+//! of them in layers.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

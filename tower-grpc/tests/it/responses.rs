@@ -1,13 +1,16 @@
 //! What a client makes of what servers send, right or wrong.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::Frame;
+use proptest::prelude::*;
 use tower_grpc::{Code, GrpcBody, Status};
 
 use crate::echo::pb::client::EchoClient;
 use crate::echo::{Say, say};
 use crate::raw::{frames, said};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 type Frames = Vec<Result<Frame<Bytes>, std::io::Error>>;
 
@@ -300,4 +303,88 @@ async fn a_request_has_what_the_protocol_asks_for() {
     );
     assert!(!request.headers().contains_key("grpc-timeout"));
     assert!(!request.headers().contains_key("grpc-encoding"));
+}
+
+/// What a unary call gives, where the body is `bytes` and `trailers` come after it, as one reads the protocol: the
+/// message's text, or a code.
+fn expected(
+    said: Option<u8>,
+    mut bytes: &[u8],
+    trailers: Option<Option<u8>>,
+) -> Result<String, Code> {
+    let is_blank = bytes.is_empty();
+    let mut messages = Vec::new();
+    while let [flag, a, b, c, d, rest @ ..] = bytes {
+        let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        match flag {
+            0 if len <= rest.len() => {}
+            0 | 1 if len > 4 * 1024 * 1024 => return Err(Code::ResourceExhausted),
+            // Cut, compressed, or neither.
+            _ => return Err(Code::Internal),
+        }
+        messages.push(<Say as prost::Message>::decode(&rest[..len]).map_err(|_| Code::Internal)?);
+        if messages.len() > 1 {
+            return Err(Code::Unimplemented);
+        }
+        bytes = &rest[len..];
+    }
+    if !bytes.is_empty() {
+        return Err(Code::Internal);
+    }
+    let status = match trailers {
+        Some(status) => status,
+        None if is_blank => said,
+        None => None,
+    };
+    match (status, messages.pop()) {
+        (Some(0), Some(message)) => Ok(message.text),
+        (Some(0), None) => Err(Code::Unimplemented),
+        (Some(code), _) => Err(Code::from(i32::from(code))),
+        (None, _) => Err(Code::Internal),
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_response_is_taken_for_another(
+        code in prop::option::of(0..18_u8),
+        parts in prop::collection::vec(
+            prop_oneof![
+                4 => "[a-z]{0,8}".prop_map(|text| said(&text)),
+                1 => prop::collection::vec(any::<u8>(), 0..8).prop_map(Bytes::from),
+                1 => (0..3_u8, any::<u32>()).prop_map(|(flag, len)| {
+                    Bytes::from([&[flag][..], &len.to_be_bytes()].concat())
+                }),
+            ],
+            0..3,
+        ),
+        cuts in prop::collection::vec(1..12_usize, 1..4),
+        trailers in prop::option::of(prop::option::of(0..18_u8)),
+    ) {
+        let bytes = parts.concat();
+        let expected = expected(code, &bytes, trailers);
+        let mut head = grpc();
+        if let Some(code) = code {
+            head = head.header("grpc-status", code.to_string());
+        }
+        let body = || {
+            let mut frames = Frames::new();
+            let mut left = Bytes::from(bytes.clone());
+            for cut in cuts.iter().cycle() {
+                if left.is_empty() {
+                    break;
+                }
+                frames.push(data(left.split_to((*cut).min(left.len()))));
+            }
+            if let Some(code) = trailers {
+                let fields = code.map(|code| (GRPC_STATUS, HeaderValue::from(u16::from(code))));
+                frames.push(Ok(Frame::trailers(HeaderMap::from_iter(fields))));
+            }
+            frames
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let outcome = runtime.block_on(answered(head, body));
+        let outcome = outcome.map(|response| response.into_inner().text);
+        prop_assert_eq!(outcome.map_err(|status| status.code()), expected);
+    }
 }
