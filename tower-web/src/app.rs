@@ -275,6 +275,8 @@ impl App {
     ///
     /// What the other has set (rewriting, the policy of slashes, defaults, the hook for problems) doesn't come along; this
     /// application's holds. Its hooks of start and shutdown do, its checks of readiness, and its body limit for its own routes.
+    ///
+    /// Paths that are built (`Users::fetch_path(7)`) don't know of the prefix.
     #[track_caller]
     pub fn nest(mut self, prefix: &str, inner: Self) -> Self {
         let place = Where::Call("the application nested", std::panic::Location::caller());

@@ -19,7 +19,7 @@ mod flattened;
 /// A key that is repeated fills a `Vec`. A field that may be missing is an `Option`, or has `#[serde(default)]`; a
 /// number that is there and empty, as a form sends it that wasn't filled in, is `None` as well. Whatever else doesn't
 /// fit `T` is refused with a 400 that names the parameter. Numbers and lists are read in a field with `#[serde(flatten)]`, too, which takes
-/// a reading more for each.
+/// a reading more for each, of 64 KiB at most.
 ///
 /// `Option<Query<T>>` is `None` where there is no query.
 ///
@@ -203,7 +203,7 @@ fn parse_otherwise<T: DeserializeOwned>(
     error: &dyn fmt::Display,
 ) -> Result<T, Malformed> {
     let malformed = explain::<T>(pairs, error);
-    if malformed.field.as_deref() != Some("") {
+    if malformed.field.as_deref() != Some("") || pairs.len() > flattened::MOST_BYTES {
         return Err(malformed);
     }
     let pairs = serde_html_form::from_bytes(pairs).unwrap_or_default();

@@ -13,6 +13,8 @@ use crate::problem::{Location, Problem, Rejection};
 use crate::respond::{IntoResponse, Response, responses, typed};
 use crate::sheet;
 
+mod sought;
+
 /// A JSON body, of a request or of a response.
 ///
 /// As an argument: the body must say that it is JSON (`application/json` or `…+json`), or it is refused with a 415;
@@ -123,8 +125,12 @@ fn refuse<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Rejec
                 Ok(_) => String::new(),
                 Err(error) => pointer(error.path()),
             };
-            Rejection::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
-                .at(Location::Body, pointer)
+            let detail = error.to_string();
+            let pointer = match pointer.is_empty() {
+                true => sought::pointer(bytes, &detail).unwrap_or_default(),
+                false => pointer,
+            };
+            Rejection::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(Location::Body, pointer)
         }
         Category::Eof if bytes.is_empty() => {
             Rejection::new(StatusCode::BAD_REQUEST, "the body is empty")

@@ -18,7 +18,9 @@ use serde_core::forward_to_deserialize_any;
 
 use super::Malformed;
 
-/// How many values are tried as something else than text.
+/// How long the pairs may be that are read more than once, and how many values are tried as something else than text: nobody shall make
+/// much work with little.
+pub(super) const MOST_BYTES: usize = 64 * 1024;
 const MOST_TRIALS: usize = 64;
 
 /// Reads the pairs, which are decoded already.
@@ -629,5 +631,7 @@ mod tests {
             write!(pairs, "&n{number}=7&limit=x").unwrap();
         }
         assert!(search(&pairs).is_err());
+        let long = format!("limit=7&q={}", "x".repeat(MOST_BYTES));
+        assert!(search(&long).is_err());
     }
 }

@@ -201,6 +201,25 @@ async fn flattened(query: Query<Flattened>) -> String {
     format!("{} {:?}", query.search.page_size, query.search.tag)
 }
 
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+enum Happening {
+    Created { id: u32 },
+}
+
+#[post("/happenings")]
+async fn happened(happening: Json<Happening>) -> String {
+    let Happening::Created { id } = happening.0;
+    id.to_string()
+}
+
+#[tokio::test]
+async fn a_member_of_a_tagged_enum_that_doesnt_fit_is_pointed_to() {
+    let body = json!({"type": "created", "id": "seven"});
+    let told = refused(App::new().route(happened), "/happenings", &body).await;
+    assert_eq!(told, ["#/id"]);
+}
+
 #[tokio::test]
 async fn parameters_of_a_flattened_struct_are_read_and_told_by_their_names() {
     let client = App::new().route(flattened).test();
