@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tower_rng::SplitMix64;
 
+use crate::Settings;
 use crate::circuit::Circuit;
+use crate::handle::Shared;
 use crate::valve::Valve;
-use crate::{Settings, Shared};
 
 static FREE: Mutex<Vec<&'static Lent>> = Mutex::new(Vec::new());
 

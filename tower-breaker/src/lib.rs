@@ -43,71 +43,38 @@
 //! Refusing allocates the error's box. A bound on waiting allocates a timer for each wait. The some hundred bytes
 //! of a breaker's state are kept for the next breaker when it is dropped.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::runtime;
-use tokio::sync::futures::OwnedNotified;
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep};
 use tower_classify::{Class, Classify, EveryErrorFails};
 use tower_layer::Layer;
-use tower_rng::{Rng, SplitMix64};
+use tower_rng::Rng;
 use tower_service::Service;
 
-use crate::circuit::{Circuit, Outcome, Phase};
-use crate::lent::Lent;
+use crate::pass::{Pass, outcome};
 use crate::turnstile::Turnstile;
 
 mod circuit;
 mod fallback;
+mod handle;
 mod lent;
+mod pass;
+mod refused;
 mod settings;
 mod turnstile;
 mod valve;
 
 pub use self::fallback::{Fallback, FallbackFuture, FallbackLayer};
+pub use self::handle::{Handle, State};
+pub use self::refused::Refused;
 pub use self::settings::Settings;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What a breaker does with requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// All pass.
-    Open,
-    /// A few pass.
-    Limited,
-    /// None passes. If the breaker shut by itself it stays so until the first call after the wait.
-    Shut,
-}
-
-/// The state of a breaker, to watch and to drive; clones share it.
-///
-/// Made by itself, and given to [`BreakerLayer::with_handle`], it makes breakers that shut and open together.
-///
-/// While it is *held*, results count for nothing. [`release`](Self::release) goes back to automatic, open.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
-    /// The same as in there, and nearer.
-    lent: &'static Lent,
-}
-
-#[derive(Debug)]
-struct Shared {
-    lent: &'static Lent,
-    /// The last state; whoever changes the state brings it up to date afterwards.
-    states: watch::Sender<State>,
-    /// Told when a request may be admitted that wasn't before.
-    freed: Arc<Notify>,
-}
 
 /// Wraps services in [`Breaker`]s, each with a state of its own unless given a [`Handle`].
 #[derive(Clone, Debug)]
@@ -215,154 +182,6 @@ pin_project! {
     enum ResponseState<F, C> {
         Called { #[pin] future: F, pass: Pass, classify: C },
         Refused { error: Refused },
-    }
-}
-
-/// An admitted request, which may be one of few. Reports when dropped that nothing is known of it.
-#[derive(Debug)]
-struct Pass {
-    lent: &'static Lent,
-    /// `None` once reported.
-    epoch: Option<u64>,
-}
-
-/// The breaker didn't send the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refused {
-    /// The service has failed too often, or was shut from outside.
-    Shut {
-        /// When it may pay to ask again. `None` where nobody knows: the breaker is held, or shut for ever.
-        retry_after: Option<Duration>,
-    },
-    /// The service wasn't ready for longer than the longest wait.
-    Overdue,
-    /// The breaker wasn't polled ready before the call.
-    NotReady,
-    /// The service isn't ready, and to bound the wait takes a tokio runtime.
-    NoRuntime,
-}
-
-impl Handle {
-    /// Makes an open state.
-    pub fn new(settings: Settings) -> Self {
-        Self::with_rng(settings, SplitMix64::from_entropy())
-    }
-
-    /// As [`new`](Self::new), with jitter from `rng`: a seeded one replays.
-    pub fn with_rng(settings: Settings, rng: SplitMix64) -> Self {
-        let shared = Arc::new(Shared {
-            lent: Lent::borrow(settings, rng),
-            states: watch::Sender::new(State::Open),
-            freed: Arc::default(),
-        });
-        shared.lent.set_owner(&shared);
-        Self::of(shared)
-    }
-
-    fn of(shared: Arc<Shared>) -> Self {
-        Self {
-            lent: shared.lent,
-            shared,
-        }
-    }
-
-    /// The state now.
-    pub fn state(&self) -> State {
-        self.lent.valve.look(State::of)
-    }
-
-    /// Watches the state. Who is slow sees the latest, and may miss what was between.
-    pub fn watch(&self) -> watch::Receiver<State> {
-        self.shared.states.subscribe()
-    }
-
-    /// Lets everything through until released.
-    pub fn hold_open(&self) {
-        self.hold(Phase::HeldOpen);
-    }
-
-    /// Lets at most `max` requests be in flight until released. Those that are in flight already aren't counted.
-    pub fn hold_limited(&self, max: u32) {
-        self.hold(Phase::HeldLimited { max, in_flight: 0 });
-    }
-
-    /// Lets nothing through until released.
-    pub fn hold_shut(&self) {
-        self.hold(Phase::HeldShut);
-    }
-
-    /// Opens it, forgets what was before, and goes by the results again.
-    pub fn release(&self) {
-        self.change(|circuit, _| circuit.release());
-    }
-
-    fn hold(&self, phase: Phase) {
-        self.change(|circuit, _| circuit.hold(phase));
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Circuit, &mut SplitMix64)) {
-        if self.lent.valve.change(change).1 {
-            self.announce();
-        }
-    }
-
-    fn admit(&self) -> Result<Pass, Option<Duration>> {
-        let (admitted, is_changed) = self.lent.valve.admit(Instant::now);
-        // First, so that it is given back should a watcher's waker panic.
-        let pass = admitted.map(|epoch| Pass {
-            lent: self.lent,
-            epoch: Some(epoch),
-        });
-        if is_changed {
-            self.announce();
-        }
-        pass
-    }
-
-    /// Ends when a request may be admitted that wasn't before.
-    fn freed(&self) -> OwnedNotified {
-        Arc::clone(&self.shared.freed).notified_owned()
-    }
-
-    #[cold]
-    fn announce(&self) {
-        self.shared.freed.notify_waiters();
-        let mut announced = None;
-        // Two that come at once both tell the latest, so that it is the latest that stays.
-        self.shared.states.send_if_modified(|last| {
-            let state = self.state();
-            let is_new = *last != state;
-            if is_new {
-                announced = Some((*last, state));
-            }
-            *last = state;
-            is_new
-        });
-        if let Some((from, to)) = announced {
-            tracing::debug!(?from, ?to, "breaker changed its state");
-            #[cfg(feature = "metrics")]
-            metrics::counter!("tower_breaker_changes_total", "to" => to.name()).increment(1);
-        }
-    }
-}
-
-impl State {
-    #[cfg(feature = "metrics")]
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Limited => "limited",
-            Self::Shut => "shut",
-        }
-    }
-
-    fn of(circuit: &Circuit) -> Self {
-        match circuit.phase() {
-            Phase::Open(_) | Phase::HeldOpen => Self::Open,
-            Phase::Trial { .. } | Phase::HeldLimited { .. } => Self::Limited,
-            Phase::Shut { .. } | Phase::HeldShut => Self::Shut,
-        }
     }
 }
 
@@ -702,88 +521,3 @@ where
         }
     }
 }
-
-impl Pass {
-    #[inline]
-    fn report(&mut self, outcome: Outcome) {
-        if let Some(epoch) = self.epoch.take() {
-            let is_changed = self.lent.valve.finish(epoch, outcome, Instant::now);
-            if is_changed || self.lent.valve.open_epoch().is_none() {
-                self.announce();
-            }
-        }
-    }
-
-    /// Whether the breaker is as it was when this was admitted.
-    fn is_current(&self) -> bool {
-        self.epoch
-            .is_some_and(|epoch| self.lent.valve.look(Circuit::epoch) == epoch)
-    }
-
-    #[cold]
-    fn announce(&self) {
-        // Nobody watches a breaker that is gone.
-        if let Some(shared) = self.lent.owner() {
-            Handle::of(shared).announce();
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.lent.give_back();
-    }
-}
-
-impl Drop for Pass {
-    #[inline]
-    fn drop(&mut self) {
-        self.report(Outcome::Unknown);
-    }
-}
-
-#[inline]
-fn outcome(class: Class) -> Outcome {
-    if class.is_fault() {
-        Outcome::Fault(class.retry_after())
-    } else if class.is_working() {
-        Outcome::Working
-    } else {
-        Outcome::Unknown
-    }
-}
-
-impl Refused {
-    /// When it may pay to ask again, if that is known.
-    pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Shut { retry_after } => *retry_after,
-            _ => None,
-        }
-    }
-}
-
-#[cfg(feature = "metrics")]
-impl Refused {
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Shut { .. } => "shut",
-            Self::Overdue => "overdue",
-            Self::NotReady => "not_ready",
-            Self::NoRuntime => "no_runtime",
-        }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Shut { .. } => "circuit breaker is shut",
-            Self::Overdue => "service has not been ready for too long",
-            Self::NotReady => "circuit breaker called without readiness",
-            Self::NoRuntime => "no tokio runtime to bound the wait for the service",
-        })
-    }
-}
-
-impl std::error::Error for Refused {}

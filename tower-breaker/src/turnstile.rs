@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use tokio::runtime;
 use tokio::time::sleep;
 
-use crate::{Handle, Pass};
+use crate::Handle;
+use crate::pass::Pass;
 
 /// One handle's turn: it has been let through, or waits.
 #[derive(Default)]
