@@ -19,6 +19,9 @@ use tower_service::Service;
 use tower_util::service_fn;
 
 use crate::support::{call, echo, post, serve};
+use crate::wire::{END_HEADERS, END_STREAM, HEADERS, Wire, frame, post as head};
+
+const ALL: u8 = END_HEADERS | END_STREAM;
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_answered_by_the_service() {
@@ -40,6 +43,44 @@ async fn many_requests_at_once_are_each_answered() {
         .collect();
     for call in calls {
         assert_eq!(call.await.unwrap(), "hello");
+    }
+}
+
+/// While a batch of requests is answered nothing is read, and nobody would wake the connection for what comes then.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_while_others_are_answered_is_answered_too() {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let writer = Arc::new(tokio::sync::Mutex::new(None));
+    let late = Arc::clone(&writer);
+    let service = service_fn(move |request: Request<RecvBody>| {
+        let late = Arc::clone(&late);
+        async move {
+            if request.headers().contains_key("x-first") {
+                let mut writer: tokio::sync::MutexGuard<'_, Option<Wire<_>>> = late.lock().await;
+                let writer = writer.as_mut().unwrap();
+                writer.send(HEADERS, ALL, 7, &head(&[])).await;
+            }
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+        }
+    });
+    tokio::spawn(server::Builder::new().serve_connection(far, service));
+    let (mut reader, wire) = Wire::client(near).await.split();
+    *writer.lock().await = Some(wire);
+    // The first of a connection has a task, and those after it are answered together.
+    for batch in [
+        vec![frame(HEADERS, ALL, 1, &head(&[]))],
+        vec![
+            frame(HEADERS, ALL, 3, &head(&[("x-first", "1")])),
+            frame(HEADERS, ALL, 5, &head(&[])),
+        ],
+    ] {
+        let mut writer = writer.lock().await;
+        writer.as_mut().unwrap().send_raw(&batch.concat()).await;
+        drop(writer);
+        let expected: &[u32] = if batch.len() == 1 { &[1] } else { &[3, 5, 7] };
+        for &stream in expected {
+            assert_eq!(reader.next_of(HEADERS).await.stream, stream);
+        }
     }
 }
 
