@@ -35,17 +35,17 @@
 //! [`Buffer::rebuilding`] only the request at hand gets it; the others are served by a new service.
 
 mod caller;
+mod failures;
 mod fifo;
 mod queue;
+mod services;
 mod slots;
 mod sync;
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -57,7 +57,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::caller::{Caller, Permit, Submitted, Ticket};
-use crate::queue::{Failure, Queue, Serve, Served};
+use crate::queue::{Failure, Queue, Serve};
+use crate::services::{Rebuilding, Single};
+
+pub use self::failures::{AtCapacity, Closed, NoRuntime, Panicked, ServiceError};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -204,37 +207,6 @@ pin_project! {
             error: Option<BoxError>,
         },
     }
-}
-
-/// The service behind a buffer failed.
-///
-/// Its [source](Error::source) is the error of the service's readiness, or a [`Panicked`]. It is shared by all
-/// callers, which each get a copy.
-#[derive(Clone, Debug)]
-pub struct ServiceError {
-    inner: Arc<BoxError>,
-}
-
-/// A buffer was closed, or its worker was dropped, before the request was served.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Closed;
-
-/// A request was made without readiness, and no slot was free.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct AtCapacity;
-
-/// A buffer was made where there is no tokio runtime to run its worker on.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct NoRuntime;
-
-/// The service behind a buffer panicked.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Panicked {
-    message: Option<String>,
 }
 
 impl<Request> BufferLayer<Request> {
@@ -600,133 +572,3 @@ where
             .finish()
     }
 }
-
-/// A service that is used until it fails.
-struct Single<S> {
-    service: S,
-}
-
-impl<S, Req> Serve<Req, S::Future> for Single<S>
-where
-    S: Service<Req> + Send,
-    S::Error: Into<BoxError>,
-{
-    fn serve(&mut self, req: Req, cx: &mut Context<'_>) -> Served<Req, S::Future> {
-        serve_caught(&mut self.service, req, cx)
-    }
-}
-
-/// A service that is replaced when it fails.
-struct Rebuilding<S, M> {
-    service: S,
-    make: M,
-}
-
-impl<S, M, Req> Serve<Req, S::Future> for Rebuilding<S, M>
-where
-    S: Service<Req> + Send,
-    S::Error: Into<BoxError>,
-    M: FnMut() -> S + Send,
-{
-    fn serve(&mut self, req: Req, cx: &mut Context<'_>) -> Served<Req, S::Future> {
-        match serve_caught(&mut self.service, req, cx) {
-            Served::Broken(error) => match catch_unwind(AssertUnwindSafe(&mut self.make)) {
-                Ok(service) => {
-                    queue::drop_quietly(std::mem::replace(&mut self.service, service));
-                    Served::Refused(error)
-                }
-                Err(panic) => Served::Broken(ServiceError::panicked(&*panic)),
-            },
-            served => served,
-        }
-    }
-}
-
-#[inline]
-fn serve_caught<S, Req>(service: &mut S, req: Req, cx: &mut Context<'_>) -> Served<Req, S::Future>
-where
-    S: Service<Req>,
-    S::Error: Into<BoxError>,
-{
-    // After a panic the service is dropped, so nobody sees what it left in disorder.
-    let serve = AssertUnwindSafe(|| match service.poll_ready(cx) {
-        Poll::Pending => Served::Pending(req),
-        Poll::Ready(Ok(())) => Served::Called(service.call(req)),
-        Poll::Ready(Err(error)) => Served::Broken(ServiceError::new(error.into())),
-    });
-    catch_unwind(serve).unwrap_or_else(|panic| Served::Broken(ServiceError::panicked(&*panic)))
-}
-
-impl ServiceError {
-    fn new(inner: BoxError) -> Self {
-        Self {
-            inner: Arc::new(inner),
-        }
-    }
-
-    fn panicked(payload: &(dyn Any + Send)) -> Self {
-        Self::new(Panicked::new(payload).into())
-    }
-}
-
-impl fmt::Display for ServiceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "buffered service failed: {}", self.inner)
-    }
-}
-
-impl Error for ServiceError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&**self.inner)
-    }
-}
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("buffer's worker closed unexpectedly")
-    }
-}
-
-impl Error for Closed {}
-
-impl fmt::Display for AtCapacity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("buffer is at capacity, and was called without readiness")
-    }
-}
-
-impl Error for AtCapacity {}
-
-impl fmt::Display for NoRuntime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("buffer was made outside of a tokio runtime")
-    }
-}
-
-impl Error for NoRuntime {}
-
-impl Panicked {
-    fn new(payload: &(dyn Any + Send)) -> Self {
-        let message = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned());
-        Self { message }
-    }
-
-    /// What the panic said, if that is text.
-    pub fn message(&self) -> Option<&str> {
-        self.message.as_deref()
-    }
-}
-
-impl fmt::Display for Panicked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.message {
-            Some(message) => write!(f, "service panicked: {message}"),
-            None => f.write_str("service panicked"),
-        }
-    }
-}
-
-impl Error for Panicked {}
