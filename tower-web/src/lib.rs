@@ -73,7 +73,8 @@
 //!
 //! Whatever implements [`IntoResponse`]: text, [`Json`], `Html`, `Created`, `NoContent`, `Redirect`, a status and headers before
 //! any of them, streams, events, files; `Option`, whose `None` is a 404; `Result` of two of them. `Result<_, Problem>` takes any
-//! error by `?`, as a 500 whose cause is logged and never sent.
+//! error by `?`, as a 500 whose cause is logged and never sent; a boxed one, which is no error itself, by
+//! `.map_err(Problem::internal)?`.
 //!
 //! # Paths
 //!

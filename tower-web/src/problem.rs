@@ -195,6 +195,27 @@ impl Problem {
     }
 
     /// A 500 whose cause is logged and never sent.
+    ///
+    /// ```
+    /// use tower_web::prelude::*;
+    /// use tower_web::BoxError;
+    ///
+    /// fn load() -> Result<String, BoxError> {
+    ///     Err("the disk is full".into())
+    /// }
+    ///
+    /// #[get("/")]
+    /// async fn index() -> Result<String, Problem> {
+    ///     Ok(load().map_err(Problem::internal)?)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let response = App::new().route(index).test().get("/").await;
+    /// assert!(!response.text().contains("disk"));
+    /// response.assert_problem(500);
+    /// # }
+    /// ```
     pub fn internal(source: impl Into<BoxError>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR).with_source(source)
     }
@@ -349,6 +370,8 @@ impl fmt::Display for Problem {
 
 /// Any error, as a 500 whose cause is logged and never sent. A [`Rejection`] keeps its status, and a
 /// [`BodyError`] has that of the rejection that it is.
+///
+/// A box of any error (also that of `anyhow`) isn't one itself: `.map_err(Problem::internal)?`.
 ///
 /// This is why a problem is no [`Error`] itself: it would be its own cause.
 impl<E: Error + Send + Sync + 'static> From<E> for Problem {
