@@ -19,7 +19,7 @@ use tower_service::Service;
 use tower_util::service_fn;
 
 use crate::support::{call, echo, post, serve};
-use crate::wire::{END_HEADERS, END_STREAM, HEADERS, Wire, frame, post as head};
+use crate::wire::{END_HEADERS, END_STREAM, HEADERS, PING, Wire, frame, post as head};
 
 const ALL: u8 = END_HEADERS | END_STREAM;
 
@@ -82,6 +82,36 @@ async fn a_request_that_comes_while_others_are_answered_is_answered_too() {
             assert_eq!(reader.next_of(HEADERS).await.stream, stream);
         }
     }
+}
+
+/// A service that is never ready.
+struct Busy;
+
+impl Service<Request<RecvBody>> for Busy {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Pending<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<RecvBody>) -> Self::Future {
+        pending()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_are_answered_while_a_batch_waits_for_the_service() {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(server::Builder::new().serve_connection(far, Busy));
+    let mut wire = Wire::client(near).await;
+    let requests = [1, 3, 5].map(|stream| frame(HEADERS, ALL, stream, &head(&[])));
+    wire.send_raw(&requests.concat()).await;
+    // The server takes them in, and waits.
+    tokio::task::yield_now().await;
+    wire.send(PING, 0, 0, b"12345678").await;
+    assert_eq!(wire.next_of(PING).await.payload, b"12345678");
 }
 
 #[tokio::test(start_paused = true)]
