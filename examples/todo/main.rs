@@ -123,6 +123,8 @@ fn app(store: Store) -> App {
             async move { database.check().await }
         })
         .resource(Todos { store })
+        // Whatever it answers with is in the document, or it doesn't start.
+        .require_schemas()
 }
 
 #[tower_web::main]
