@@ -514,13 +514,16 @@ fn log_cause(route: Option<&RouteInfo>, response: &Response) {
     let Some(problem) = response.extensions().get::<Problem>() else {
         return;
     };
-    if let Some(cause) = problem.source() {
-        tracing::error!(
-            route = route.map(RouteInfo::pattern),
-            status = problem.status().as_u16(),
-            cause = %Chain(cause),
-            "a handler failed"
-        );
+    let Some(cause) = problem.source() else {
+        return;
+    };
+    let route = route.map(RouteInfo::pattern);
+    let status = problem.status().as_u16();
+    // What the client has done wrong isn't a failure of the service, and as often as the client likes.
+    if problem.status().is_server_error() {
+        tracing::error!(route, status, cause = %Chain(cause), "a handler failed");
+    } else {
+        tracing::warn!(route, status, cause = %Chain(cause), "a handler refused");
     }
 }
 

@@ -109,6 +109,24 @@ async fn a_route_is_known_behind_layers_too() {
     assert!(line.contains("route=\"/users/{id}\" "), "{line}");
 }
 
+#[get("/refused")]
+async fn refused() -> Result<String, Problem> {
+    Err(Problem::new(StatusCode::CONFLICT).with_source("somebody was faster"))
+}
+
+#[tokio::test]
+async fn a_cause_is_told_at_error_where_the_service_failed_and_at_warn_where_the_client_did() {
+    let client = App::new().route(user).route(refused).test();
+    for (path, level, cause) in [
+        ("/users/7", Level::ERROR, "nobody has 7"),
+        ("/refused", Level::WARN, "somebody was faster"),
+    ] {
+        let lines = logged(&client, path).await;
+        let line = lines.iter().find(|line| line.contains(cause)).unwrap();
+        assert!(line.starts_with(level.as_str()), "{line}");
+    }
+}
+
 #[fallback]
 async fn lost() -> StatusCode {
     StatusCode::NOT_FOUND
@@ -178,6 +196,7 @@ async fn refusals_and_panics_are_told_with_the_id() {
     assert!(refused.starts_with(Level::WARN.as_str()), "{refused}");
     assert!(refused.contains("request_id=order-7 "), "{refused}");
     assert!(refused.contains("field=\"id\""), "{refused}");
+    assert!(refused.contains("route=\"/users/{id}\" "), "{refused}");
     let lines = logged(&client, "/panic").await;
     let panicked = lines
         .iter()
