@@ -527,6 +527,7 @@ impl<'de> IntoDeserializer<'de, Fault> for Text<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::super::parse;
@@ -620,6 +621,72 @@ mod tests {
                 detail: "is missing".into()
             }
         );
+    }
+
+    /// The same without any struct inside.
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Flat {
+        q: Option<String>,
+        year: Option<u16>,
+        limit: u32,
+        after: Option<i64>,
+        #[serde(default)]
+        all: bool,
+        #[serde(default)]
+        tag: Vec<String>,
+        #[serde(default)]
+        id: Vec<u8>,
+        note: Option<String>,
+    }
+
+    fn pairs() -> impl Strategy<Value = Vec<(&'static str, String)>> {
+        let word = || "[a-c]{1,2}|[5-9][0-9]{4}";
+        let one = |name: &'static str, value: BoxedStrategy<String>| {
+            proptest::option::of(value).prop_map(move |value| value.map(|value| (name, value)))
+        };
+        let many = |name: &'static str, value: BoxedStrategy<String>| {
+            let values = proptest::collection::vec(value, 0..3);
+            values.prop_map(move |values| values.into_iter().map(|value| (name, value)).collect())
+        };
+        let all = (
+            one("q", word().boxed()),
+            one("year", (0..9_u16).prop_map(|year| year.to_string()).boxed()),
+            one(
+                "limit",
+                (1000..9000_u32).prop_map(|n| n.to_string()).boxed(),
+            ),
+            one("after", (-9..-1_i64).prop_map(|n| n.to_string()).boxed()),
+            one("all", "true|false".boxed()),
+            many("tag", word().boxed()),
+            many("id", (10..99_u8).prop_map(|id| id.to_string()).boxed()),
+            one("note", word().boxed()),
+        );
+        all.prop_flat_map(|(q, year, limit, after, all, tag, id, note)| {
+            let tag: Vec<_> = tag;
+            let id: Vec<_> = id;
+            let pairs = [q, year, limit, after, all, note].into_iter().flatten();
+            Just(pairs.chain(tag).chain(id).collect::<Vec<_>>()).prop_shuffle()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_flattened_is_read_as_what_isnt(pairs in pairs()) {
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let pairs = pairs.join("&");
+            let flat = parse::<Flat>(pairs.as_bytes());
+            let read = search(&pairs).map(|search| Flat {
+                q: search.q,
+                year: search.year,
+                limit: search.page.limit,
+                after: search.page.after,
+                all: search.page.all,
+                tag: search.filter.tag,
+                id: search.filter.id,
+                note: search.filter.note,
+            });
+            prop_assert_eq!(read, flat);
+        }
     }
 
     #[test]
