@@ -53,7 +53,7 @@
 //! A server polls the requests that it finds in one read one after the other, where it accepts them, and
 //! writes the responses that are there at once together; only a request that has to wait gets a task. An
 //! answer that is there at once costs no allocation beyond h2's own. Measured (`bench/h2.sh`, a unary echo of
-//! 105 bytes, ten at once on a connection): 0.97 to 0.99 of the instructions of h2 by hand with a task a request
+//! 105 bytes, ten at once on a connection): 0.97 of the instructions of h2 by hand with a task a request
 //! on a server, 1.04 on a client, and as many writes. A timer a connection is moved when it fires, and not by
 //! requests.
 //!
