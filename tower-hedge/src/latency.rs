@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::afforded::Afforded;
+
 /// What is known of one try's latency.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Latency {
@@ -21,14 +23,28 @@ pub(crate) enum Latency {
 /// The latencies of the current period, and what those of the one before make of the delay.
 #[derive(Debug)]
 pub(crate) struct History {
-    percentile: f64,
+    /// The share of requests that was asked to be sent again.
+    tail: f64,
+    afforded: Afforded,
     min_data_points: u64,
     period: Duration,
     /// When the current period began.
     began: Instant,
     seen: Histogram,
     /// Computed once a period: hedge after this. `None` where too little was seen.
-    delay: Option<Duration>,
+    delay: Option<Delay>,
+    /// The part of a request that is due early and isn't a whole one yet.
+    early: f64,
+}
+
+/// When to send again: `early_share` of the requests after `early`, and the others after `late`.
+///
+/// Where many answers take as long as each other, as those of a timer, no single delay leaves the share that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Delay {
+    early: Duration,
+    late: Duration,
+    early_share: f64,
 }
 
 impl History {
@@ -38,13 +54,18 @@ impl History {
         period: Duration,
         now: Instant,
     ) -> Self {
+        // What isn't a number hedges the slowest alone.
+        let percentile = if percentile.is_nan() { 1.0 } else { percentile };
+        let tail = (1.0 - f64::from(percentile)).clamp(0.0, 1.0);
         Self {
-            percentile: f64::from(percentile),
+            tail,
+            afforded: Afforded::new(tail),
             min_data_points,
             period: period.max(Duration::from_nanos(1)),
             began: now,
             seen: Histogram::new(),
-            delay: (min_data_points == 0).then_some(Duration::ZERO),
+            delay: (min_data_points == 0).then_some(Delay::always(Duration::ZERO)),
+            early: 0.0,
         }
     }
 
@@ -55,14 +76,29 @@ impl History {
         }
         let mut sorted = millis.to_vec();
         sorted.sort_unstable();
-        let rank = (self.percentile * sorted.len() as f64).ceil() as usize;
+        // As precise as the `f32` that the percentile was given as.
+        let rank = ((1.0 - self.tail) * sorted.len() as f64 - 1e-4).ceil() as usize;
         let millis = sorted.get(rank.clamp(1, sorted.len().max(1)) - 1);
-        self.delay = Some(Duration::from_millis(millis.copied().unwrap_or(0)));
+        let delay = Duration::from_millis(millis.copied().unwrap_or(0));
+        self.delay = Some(Delay::always(delay));
     }
 
+    /// How long after a request that is sent now it is to be sent again.
     pub(crate) fn delay(&mut self, now: Instant) -> Option<Duration> {
         self.rotate(now);
-        self.delay
+        self.afforded.requested();
+        let delay = self.delay?;
+        self.early += delay.early_share;
+        if self.early < 1.0 {
+            return Some(delay.late);
+        }
+        self.early -= 1.0;
+        Some(delay.early)
+    }
+
+    /// A second try was due for the first time, and the budget has decided.
+    pub(crate) fn decided(&mut self, granted: bool) {
+        self.afforded.decided(granted);
     }
 
     pub(crate) fn record(&mut self, latency: Latency, now: Instant) {
@@ -84,12 +120,33 @@ impl History {
             // Nothing was seen in the period before this one.
             self.seen.clear();
         }
+        self.afforded.next_period();
         let enough = self.seen.exact >= self.min_data_points;
-        self.delay = enough.then(|| self.seen.quantile(self.percentile));
+        self.delay = enough.then(|| {
+            let asked = self.seen.delay(self.tail).late;
+            if !self.afforded.is_short() {
+                return Delay::always(asked);
+            }
+            let afforded = self.seen.delay(self.afforded.share());
+            Delay {
+                early: afforded.early.max(asked),
+                ..afforded
+            }
+        });
         self.seen.clear();
         let into = elapsed.as_nanos() % self.period.as_nanos();
         // Less than a period, and so it fits wherever the period does.
         self.began = now - Duration::from_nanos(u64::try_from(into).unwrap_or(u64::MAX));
+    }
+}
+
+impl Delay {
+    const fn always(delay: Duration) -> Self {
+        Self {
+            early: delay,
+            late: delay,
+            early_share: 0.0,
+        }
     }
 }
 
@@ -154,12 +211,13 @@ impl Histogram {
         self.exact = 0;
     }
 
-    /// The latency that a share `quantile` of the tries doesn't exceed, by the product-limit estimator.
+    /// After which delays a share `tail` of the tries is still under way, by the product-limit estimator. The late one is
+    /// the quantile.
     ///
     /// Rounded up to the end of its bucket: services whose latency is constant would otherwise be hedged
     /// just before each answer. And counting the try to come among those seen: of `n`, the one at rank
     /// `q × n` is exceeded by a share of `1 − q × n/(n + 1)`, a tenth too many at 0.99 and a thousand.
-    fn quantile(&self, quantile: f64) -> Duration {
+    fn delay(&self, tail: f64) -> Delay {
         let total: u64 = self.buckets.iter().map(Bucket::total).sum();
         let mut at_risk = total as f64 + 1.0;
         let mut slower = 1.0;
@@ -168,22 +226,27 @@ impl Histogram {
             if bucket.total() == 0 {
                 continue;
             }
-            last = Some(index);
+            let before = slower;
             slower *= 1.0 - f64::from(bucket.exact) / at_risk;
             // The percentile was given as an `f32`, of which this is the precision.
-            if slower <= 1.0 - quantile + 1e-7 {
-                return Duration::from_micros(upper(index));
+            if slower <= tail + 1e-7 {
+                return Delay {
+                    early: Duration::from_micros(last.map_or(0, upper)),
+                    late: Duration::from_micros(upper(index)),
+                    early_share: ((tail - slower) / (before - slower)).clamp(0.0, 1.0),
+                };
             }
+            last = Some(index);
             at_risk -= bucket.total() as f64;
         }
         // Slower than anything that was seen. If the slowest try was cut off, look further the next time:
         // staying at its bound would cut off the same again. (Simulated with a hundred tries a period, the
         // extra load at 0.99 is then 0.9 to 1.1 of the nominal share, and otherwise 1.2 to 1.9.)
         let Some(index) = last else {
-            return Duration::ZERO;
+            return Delay::always(Duration::ZERO);
         };
         let looks = 1 + u32::from(self.buckets[index].at_least > 0);
-        Duration::from_micros(upper(index)) * looks
+        Delay::always(Duration::from_micros(upper(index)) * looks)
     }
 }
 
@@ -218,6 +281,39 @@ mod tests {
         assert_eq!(history.delay(start + 1999 * MS), Some(delay));
         // One is too little.
         assert_eq!(history.delay(start + 2000 * MS), None);
+    }
+
+    #[test]
+    fn what_a_short_budget_grants_goes_to_the_slowest() {
+        // Of a hundred, 60 take 1 ms, 38 take 2 ms and two take 200 ms. Half is wanted, and a tenth is granted.
+        let (mut history, start) = history(0.5, 1);
+        let (mut deposits, mut sent, mut slowest_sent) = (0.0, 0, 0);
+        for second in 0..40_u32 {
+            if second == 20 {
+                (sent, slowest_sent) = (0, 0);
+            }
+            for n in 0..1000_u32 {
+                let now = start + second * 1000 * MS + n * MS;
+                // In no order that a stride could follow.
+                let took = match n * 37 % 100 {
+                    0..60 => MS,
+                    60..98 => 2 * MS,
+                    _ => 200 * MS,
+                };
+                deposits += 0.1;
+                let due = history.delay(now).is_some_and(|delay| delay < took);
+                if due {
+                    let granted = deposits >= 1.0;
+                    history.decided(granted);
+                    deposits -= f64::from(u8::from(granted));
+                    sent += u32::from(granted);
+                    slowest_sent += u32::from(granted && took == 200 * MS);
+                }
+                history.record(Latency::Exactly(took), now);
+            }
+        }
+        assert!((1800..=2050).contains(&sent), "{sent}");
+        assert!(slowest_sent >= 350, "{slowest_sent}");
     }
 
     #[test]
@@ -274,17 +370,17 @@ mod tests {
                 Latency::AtLeast(Duration::from_micros(50))
             });
         }
-        assert_eq!(histogram.quantile(0.9), Duration::from_micros(95));
-        assert_eq!(histogram.quantile(0.25), Duration::from_micros(26));
+        assert_eq!(histogram.delay(0.1).late, Duration::from_micros(95));
+        assert_eq!(histogram.delay(0.75).late, Duration::from_micros(26));
     }
 
     #[test]
     fn a_slowest_try_that_was_cut_off_has_the_next_period_look_further() {
         let mut histogram = Histogram::new();
         histogram.record(Latency::Exactly(Duration::from_micros(100)));
-        assert_eq!(histogram.quantile(0.9), Duration::from_micros(100));
+        assert_eq!(histogram.delay(0.1).late, Duration::from_micros(100));
         histogram.record(Latency::AtLeast(Duration::from_micros(150)));
-        assert_eq!(histogram.quantile(0.9), Duration::from_micros(300));
+        assert_eq!(histogram.delay(0.1).late, Duration::from_micros(300));
     }
 
     /// The estimator on a list of the tries, each with its own factor.
@@ -323,7 +419,28 @@ mod tests {
                 histogram.record(kind(duration));
             }
             let expected = Duration::from_micros(oracle(&tries, quantile));
-            prop_assert_eq!(histogram.quantile(quantile), expected);
+            prop_assert_eq!(histogram.delay(1.0 - quantile).late, expected);
+        }
+
+        #[test]
+        fn the_two_delays_together_leave_the_share_that_was_asked_for(
+            tries in prop::collection::vec(1..30_u64, 1..200),
+            percent in 0..=100_u32,
+        ) {
+            let tail = f64::from(percent) / 100.0;
+            let mut histogram = Histogram::new();
+            for &micros in &tries {
+                histogram.record(Latency::Exactly(Duration::from_micros(micros)));
+            }
+            let Delay { early, late, early_share } = histogram.delay(tail);
+            // The try to come counts as the slowest.
+            let slower = |delay: Duration| {
+                let slower = tries.iter().filter(|&&micros| Duration::from_micros(micros) > delay);
+                (slower.count() + 1) as f64 / (tries.len() + 1) as f64
+            };
+            let left = early_share * slower(early) + (1.0 - early_share) * slower(late);
+            let least = 1.0 / (tries.len() + 1) as f64;
+            prop_assert!((left - tail.max(least)).abs() < 1e-6, "{left} for {tail}");
         }
 
         #[test]

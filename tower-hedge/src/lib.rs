@@ -41,6 +41,7 @@ use tower_service::Service;
 use self::latency::History;
 use self::race::{Clocks, Race, Spare};
 
+mod afforded;
 mod latency;
 mod race;
 
@@ -245,7 +246,9 @@ impl<S, P> Hedge<S, P> {
     /// Bounds the second tries by `budget`: each request deposits, each second try withdraws.
     ///
     /// The percentile bounds them in the long run. The budget does also while the service has just become slow,
-    /// when a period's worth of requests might be sent twice. With `tower_retry::budget::TpsBudget`,
+    /// when a period's worth of requests might be sent twice. Where it has denied some, the next period asks for no
+    /// more than were granted of late, for the slowest of the requests: a percentile that is too low for its budget does
+    /// as well as one that isn't. And a request that was denied asks again each time it has taken twice as long. With `tower_retry::budget::TpsBudget`,
     /// `TpsBudget::new(Duration::from_secs(10), 1, 0.05)` allows one for every twenty requests.
     #[must_use]
     pub fn with_budget<B>(mut self, budget: B) -> Self
@@ -351,8 +354,9 @@ where
         let delay = lock(&self.history).delay(now);
         let due = delay.and_then(|delay| now.checked_add(delay));
         // A second try that nobody waits for is no more than load.
-        let due = due.filter(|due| Deadline::current().is_none_or(|by| *due < by.instant()));
-        let spare = due.and_then(|due| self.spare(&request).map(|spare| (due, spare)));
+        let by = Deadline::current().map(|by| by.instant());
+        let due = due.filter(|due| by.is_none_or(|by| *due < by));
+        let spare = due.and_then(|due| self.spare(&request, by).map(|spare| (due, spare)));
         if let Some(budget) = &self.budget {
             budget.deposit();
         }
@@ -366,7 +370,7 @@ where
     S: Clone,
     P: Clone,
 {
-    fn spare<Request>(&self, request: &Request) -> Option<Spare<S, P, Request>>
+    fn spare<Request>(&self, request: &Request, by: Option<Instant>) -> Option<Spare<S, P, Request>>
     where
         P: Policy<Request>,
     {
@@ -376,6 +380,7 @@ where
             service: self.service.clone(),
             policy: self.policy.clone(),
             budget: self.budget.clone(),
+            by,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
@@ -64,22 +65,51 @@ pub(crate) struct Spare<S, P, Request> {
     pub(crate) service: S,
     pub(crate) policy: P,
     pub(crate) budget: Option<SharedBudget>,
+    /// The deadline of who asked.
+    pub(crate) by: Option<Instant>,
 }
+
+/// What those say who have a say in a second try.
+enum Decision {
+    Sent,
+    /// The policy objects.
+    Refused,
+    /// The budget has nothing left.
+    Denied,
+}
+
+/// A request that was denied asks again after no less than this.
+const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 
 impl<S, P, Request> Spare<S, P, Request>
 where
     P: Policy<Request>,
 {
     /// Asks all who have a say, the budget last as its answer is spent.
-    fn may_be_sent(&self) -> bool {
-        let may = self.policy.can_retry(&self.request)
-            && self.budget.as_ref().is_none_or(|budget| budget.withdraw());
+    fn decide(&self, clocks: &mut Clocks) -> Decision {
+        let decision = if !self.policy.can_retry(&self.request) {
+            Decision::Refused
+        } else if let Some(budget) = &self.budget {
+            let granted = budget.withdraw();
+            clocks.decided(granted);
+            if granted {
+                Decision::Sent
+            } else {
+                Decision::Denied
+            }
+        } else {
+            Decision::Sent
+        };
         #[cfg(feature = "metrics")]
         {
-            let outcome = if may { "sent" } else { "denied" };
+            let outcome = if matches!(decision, Decision::Sent) {
+                "sent"
+            } else {
+                "denied"
+            };
             metrics::counter!("tower_hedge_second_tries_total", "outcome" => outcome).increment(1);
         }
-        may
+        decision
     }
 }
 
@@ -203,15 +233,19 @@ where
                         Err(_) => Second::Never,
                     });
                 }
-                // To `Readying`, or `Never` if someone objects.
-                SecondProj::Delayed { sleep } => {
-                    ready!(sleep.poll(cx));
-                    let sent = this.spare.as_ref().is_some_and(Spare::may_be_sent);
-                    this.second.set(if sent {
-                        Second::Readying
-                    } else {
-                        Second::Never
-                    });
+                // To `Readying`, `Never` if the policy objects, or another `Delayed` if the budget does: who is still
+                // there then needs it more than others.
+                SecondProj::Delayed { mut sleep } => {
+                    ready!(sleep.as_mut().poll(cx));
+                    let spare = this.spare.as_ref();
+                    match spare.map(|spare| (spare.decide(this.clocks), spare.by)) {
+                        Some((Decision::Sent, _)) => this.second.set(Second::Readying),
+                        Some((Decision::Denied, by)) => match this.clocks.twice(sleep.deadline()) {
+                            Some(due) if by.is_none_or(|by| due < by) => sleep.reset(due),
+                            _ => this.second.set(Second::Never),
+                        },
+                        Some((Decision::Refused, _)) | None => this.second.set(Second::Never),
+                    }
                 }
                 // To `Sent`, or `Never` if the clone fails.
                 SecondProj::Readying => {
@@ -242,6 +276,8 @@ pub(crate) struct Clocks {
     history: SharedHistory,
     first: Option<Instant>,
     second: Option<Instant>,
+    /// For a second try.
+    has_asked: bool,
 }
 
 impl Clocks {
@@ -250,7 +286,21 @@ impl Clocks {
             history,
             first: Some(first),
             second: None,
+            has_asked: false,
         }
+    }
+
+    /// Who asks again has been counted.
+    fn decided(&mut self, granted: bool) {
+        if !mem::replace(&mut self.has_asked, true) {
+            lock(&self.history).decided(granted);
+        }
+    }
+
+    /// When the first try has taken twice as long as at `due`.
+    fn twice(&self, due: Instant) -> Option<Instant> {
+        let taken = due.saturating_duration_since(self.first?);
+        due.checked_add(taken.max(LEAST_PATIENCE))
     }
 
     fn second_sent(&mut self) {

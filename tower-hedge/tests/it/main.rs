@@ -12,7 +12,7 @@ use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower_deadline::Deadline;
 use tower_hedge::{Hedge, HedgeLayer, Policy};
 use tower_layer::Layer;
-use tower_retry::budget::TpsBudget;
+use tower_retry::budget::{Budget, TpsBudget};
 use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 use tower_test::{assert_request_eq, mock};
@@ -83,6 +83,48 @@ mod race {
             assert_pending!(response.poll());
             let second = handle.poll_request();
             assert_eq!(1 + i32::from(second.is_ready()), tries, "{deadline} ms");
+        }
+    }
+
+    /// Denies what it is asked but for the last, and counts.
+    struct Grants {
+        nth: u32,
+        asked: AtomicU32,
+    }
+
+    impl Budget for Grants {
+        fn deposit(&self) {}
+
+        fn withdraw(&self) -> bool {
+            self.asked.fetch_add(1, Ordering::Relaxed) + 1 >= self.nth
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_try_that_was_denied_is_asked_for_again_whenever_it_has_taken_twice_as_long() {
+        // Denied after 10, 20 and 40 ms. What won't be sent before the deadline isn't asked for.
+        for (deadline, sent) in [(1000, true), (80, false)] {
+            let budget = Arc::new(Grants {
+                nth: 4,
+                asked: AtomicU32::new(0),
+            });
+            let (mut service, mut handle) =
+                mock::spawn_with(|mock| hedge(mock).with_budget(Arc::clone(&budget)));
+            assert_ready_ok!(service.poll_ready());
+            let call = Deadline::after(deadline * MS).enter(|| service.call("hello"));
+            let mut response = task::spawn(call);
+            let _first = assert_request_eq!(handle, "hello");
+            assert_pending!(response.poll());
+            for (ms, asked) in [(9, 0), (1, 1), (9, 1), (1, 2), (19, 2), (1, 3), (39, 3)] {
+                time::advance(ms * MS).await;
+                assert_pending!(response.poll());
+                assert_eq!(budget.asked.load(Ordering::Relaxed), asked);
+            }
+            assert_pending!(handle.poll_request());
+            time::advance(MS).await;
+            assert_pending!(response.poll());
+            assert_eq!(handle.poll_request().is_ready(), sent);
+            assert_eq!(budget.asked.load(Ordering::Relaxed), 3 + u32::from(sent));
         }
     }
 
