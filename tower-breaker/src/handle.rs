@@ -27,7 +27,7 @@ pub enum State {
 
 /// The state of a breaker, to watch and to drive; clones share it.
 ///
-/// Made by itself, and given to [`BreakerLayer::with_handle`], it makes breakers that shut and open together.
+/// Made by itself, and given to [`BreakerLayer::with_handle`](crate::BreakerLayer::with_handle), it makes breakers that shut and open together.
 ///
 /// While it is *held*, results count for nothing. [`release`](Self::release) goes back to automatic, open.
 #[derive(Clone, Debug)]

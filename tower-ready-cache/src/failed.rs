@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::BoxError;
 
-/// A service of a [`ReadyCache`] failed to become ready, and has left the cache.
+/// A service of a [`ReadyCache`](crate::ReadyCache) failed to become ready, and has left the cache.
 pub struct Failed<K>(
     /// The key of the service.
     pub K,
@@ -13,7 +13,7 @@ pub struct Failed<K>(
     pub BoxError,
 );
 
-/// There is no ready service where a [`ReadyCache`] was asked to make a call. Gives back the request.
+/// There is no ready service where a [`ReadyCache`](crate::ReadyCache) was asked to make a call. Gives back the request.
 pub struct NotReady<Req>(
     /// The request that was not sent.
     pub Req,
