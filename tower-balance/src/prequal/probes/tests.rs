@@ -108,6 +108,16 @@ fn a_probe_is_used_as_often_as_it_may_be() {
 }
 
 #[test]
+fn what_was_sent_since_the_answer_makes_the_server_slower_as_well() {
+    let now = Instant::now();
+    let mut probes = probes(RULES, &[(1, 20), (1, 28), (3, 20)], now);
+    assert_eq!(probes.choose(now), Some(id(0)));
+    // It has two in flight, and one of three would take 30 ms.
+    let kept = probes.kept.iter().find(|probe| probe.id == id(0)).unwrap();
+    assert_eq!((kept.in_flight, kept.latency), (2, 30 * MS));
+}
+
+#[test]
 fn a_probe_that_is_too_old_is_forgotten() {
     let now = Instant::now();
     let mut probes = probes(RULES, &[(0, 1), (0, 2)], now);
@@ -222,6 +232,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..200)
 }
 
+/// Nanoseconds.
+const MS: u64 = 1_000_000;
+
 /// The rules once more, as the paper has them, over a list of (id, in flight, latency, received, uses).
 #[derive(Default)]
 struct Oracle {
@@ -248,20 +261,22 @@ impl Oracle {
             return None;
         }
         let total: u64 = self.kept.iter().map(|probe| probe.2).sum();
-        let fresh =
-            |probe: &&(u64, u32, u64, u64, u32)| (now - probe.3) * self.kept.len() as u64 <= total;
+        let fresh = |probe: &&(u64, u32, u64, u64, u32)| {
+            (now - probe.3) * MS * self.kept.len() as u64 <= total
+        };
         let cold = self.kept.iter().filter(|probe| !self.is_hot(probe.1));
         let mut candidates: Vec<_> = cold.clone().filter(fresh).collect();
         if candidates.is_empty() {
             candidates = cold.collect();
         }
         let fastest = candidates.iter().map(|probe| probe.2).min().unwrap_or(0);
-        candidates.retain(|probe| 4 * probe.2 <= 5 * fastest);
+        candidates.retain(|probe| probe.2 <= 5 * fastest / 4);
         let cold = candidates.iter().rev().min_by_key(|probe| probe.1);
         let hot = self.kept.iter().min_by_key(|probe| probe.1);
         let best = cold.map_or(hot, |probe| Some(*probe))?.0;
         for probe in &mut self.kept {
             if probe.0 == best {
+                probe.2 += probe.2 / u64::from(probe.1 + 1);
                 probe.1 += 1;
                 probe.4 -= 1;
             }
@@ -304,7 +319,7 @@ proptest! {
                     probes.add(id(number), report(in_flight, ms), uses, now);
                     oracle.seen.push(in_flight);
                     oracle.kept.retain(|probe| probe.0 != number);
-                    oracle.kept.push((number, in_flight, ms, now_ms, uses));
+                    oracle.kept.push((number, in_flight, ms * MS, now_ms, uses));
                     if oracle.kept.len() > 16 {
                         oracle.kept.remove(0);
                     }
