@@ -43,7 +43,7 @@ use std::{env, fs};
 use toml::Table;
 
 use crate::experiment::{Experiment, Report, Results};
-use crate::variations::{Findings, variations};
+use crate::variations::{Findings, Variation, variations};
 
 /// What the command line says.
 struct Options {
@@ -73,6 +73,24 @@ struct Entry {
     /// Which of the parameters are the algorithm's.
     algorithm: &'static [&'static str],
     make: fn(Table) -> Result<Experiment, toml::de::Error>,
+}
+
+impl Entry {
+    /// Runs the experiment with each of the variations of its parameters.
+    fn findings(
+        &self,
+        parameters: Table,
+        variations: impl IntoIterator<Item = Variation>,
+        seeds: &[u64],
+    ) -> Result<Findings, toml::de::Error> {
+        let mut findings = Findings::new(&(self.make)(parameters)?);
+        for variation in variations {
+            let experiment = (self.make)(variation.parameters.clone())?;
+            let report = (experiment.report)(&experiment.run(seeds));
+            findings.push(variation, report.verdicts);
+        }
+        Ok(findings)
+    }
 }
 
 macro_rules! entry {
@@ -190,12 +208,8 @@ fn vary(entries: &[&Entry], seeds: &[u64], out: &Path) -> Result<bool, Box<dyn E
     let mut all_hold = true;
     for entry in entries {
         let parameters: Table = entry.file.parse()?;
-        let mut findings = Findings::new(&(entry.make)(parameters.clone())?);
-        for variation in variations(&parameters, entry.algorithm) {
-            let experiment = (entry.make)(variation.parameters.clone())?;
-            let report = (experiment.report)(&experiment.run(seeds));
-            findings.push(variation, report.verdicts);
-        }
+        let varied = variations(&parameters, entry.algorithm);
+        let findings = entry.findings(parameters, varied, seeds)?;
         let section = findings.section();
         println!("{section}");
         writeln!(summary, "{}", findings.summary())?;
@@ -279,6 +293,23 @@ mod tests {
             let experiment = (entry.make)(parameters).expect("the file has what is needed");
             assert_eq!(experiment.name, entry.name);
         }
+    }
+
+    #[test]
+    fn an_experiment_holds_with_its_latency_a_fifth_smaller_and_greater() {
+        let entry = ENTRIES.iter().find(|entry| entry.name == "failing");
+        let entry = entry.expect("there is one");
+        let mut parameters: Table = entry.file.parse().expect("the file is TOML");
+        parameters.insert("measured_s".to_owned(), 2.0.into());
+        let varied = variations(&parameters, entry.algorithm);
+        let varied = varied
+            .into_iter()
+            .filter(|varied| varied.what.starts_with("latency_ms"));
+        let findings = entry
+            .findings(parameters, varied, &[1])
+            .expect("the parameters are valid");
+        assert!(findings.all_hold(), "{}", findings.section());
+        assert!(findings.summary().starts_with("| failing | 2 | 2 |"));
     }
 
     #[test]
