@@ -43,8 +43,8 @@ use self::receive::Answers;
 ///
 /// **Readiness.** Each call waits for the service's; it is part of the call's time.
 ///
-/// A call of one message that a connection certainly hasn't taken (its stream was refused, or comes after the last that
-/// a GOAWAY names) is made once more, as gRFC A6 has it. Whatever else may be tried again is for a layer to say.
+/// A call of one message of up to 256 KiB that a connection certainly hasn't taken (its stream was refused, or comes after
+/// the last that a GOAWAY names) is made once more, as gRFC A6 has it. Whatever else may be tried again is for a layer to say.
 ///
 /// **Cancellation.** Dropping a call's future, or its [`Streaming`], ends the call; the server is told.
 ///
@@ -165,15 +165,16 @@ where
         let outgoing = Outgoing::new::<C>(self, path, &request)?;
         let work = pin!(async {
             self.ready().await?;
-            let message = outgoing.message(self, request, &mut codec)?;
+            let mut message = outgoing.message(self, request, &mut codec)?;
             let mut is_first = true;
             let response = loop {
-                let request = outgoing.request(self, &message);
+                let request = outgoing.request(self, &mut message);
                 let status = match self.service.call(request).await {
                     Ok(response) => break response,
                     Err(error) => Status::from_error(error),
                 };
-                if !std::mem::take(&mut is_first) || !is_refused(&status) {
+                let may_repeat = std::mem::take(&mut is_first) && message.is_kept;
+                if !may_repeat || !is_refused(&status) {
                     return Err(status);
                 }
                 self.ready().await?;
@@ -238,14 +239,15 @@ where
     {
         let outgoing = Outgoing::new::<C>(self, path, &request)?;
         within(outgoing.deadline, pin!(self.ready())).await?;
-        let message = outgoing.message(self, request, &mut codec)?;
-        let mut messages = self.begin(codec, outgoing.request(self, &message), outgoing.deadline);
+        let mut message = outgoing.message(self, request, &mut codec)?;
+        let request = outgoing.request(self, &mut message);
+        let mut messages = self.begin(codec, request, outgoing.deadline);
         if let Err(status) = messages.metadata().await {
-            if !is_refused(&status) {
+            if !message.is_kept || !is_refused(&status) {
                 return Err(status);
             }
             within(outgoing.deadline, pin!(self.ready())).await?;
-            let request = outgoing.request(self, &message);
+            let request = outgoing.request(self, &mut message);
             messages = self.begin(C::default(), request, outgoing.deadline);
         }
         let metadata = messages.metadata().await?.clone();

@@ -133,9 +133,15 @@ pub(super) struct Outgoing {
 /// A message that is sent, and may have to be sent again.
 pub(super) struct Outbound {
     bytes: Bytes,
+    /// Whether it can be.
+    pub(super) is_kept: bool,
     metadata: Metadata,
     extensions: Extensions,
 }
+
+/// The longest message that is kept until its call is answered, in bytes: as much as gRPC's C core keeps of a call. Memory
+/// that is held on to for so long is had anew for each call, which for a message of 1 MiB costs as much as to send it.
+const KEPT: usize = 256 * 1024;
 
 impl Outgoing {
     pub(super) fn new<C: Codec>(
@@ -178,27 +184,29 @@ impl Outgoing {
     ) -> Result<Outbound, Status> {
         let (message, metadata, extensions, compression) = request.into_parts();
         let writing = client.settings.writing(compression);
+        let bytes = writing.message(codec, message)?;
         Ok(Outbound {
-            bytes: writing.message(codec, message)?,
+            is_kept: bytes.len() <= KEPT,
+            bytes,
             metadata,
             extensions,
         })
     }
 
-    /// A request of it.
+    /// A request of it. Another one may be made if it is kept.
     pub(super) fn request(
         &self,
         client: &Client<impl Sized>,
-        message: &Outbound,
+        message: &mut Outbound,
     ) -> http::Request<GrpcBody> {
-        let Outbound {
-            bytes,
-            metadata,
-            extensions,
-        } = message;
+        let bytes = match message.is_kept {
+            true => message.bytes.clone(),
+            false => std::mem::take(&mut message.bytes),
+        };
         let method = &client.methods.0[self.method];
-        let head = method.head(metadata, extensions.clone(), self.time_left());
-        head.map(|()| GrpcBody::message(bytes.clone()))
+        let extensions = message.extensions.clone();
+        let head = method.head(&message.metadata, extensions, self.time_left());
+        head.map(|()| GrpcBody::message(bytes))
     }
 
     /// A request of a stream of them.

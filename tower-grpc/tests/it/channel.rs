@@ -147,6 +147,25 @@ async fn a_call_that_a_goaway_leaves_out_is_made_again_on_another_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_with_a_long_message_that_was_refused_is_not_made_again() {
+    let (mut client, mut ends) = client();
+    let refused = tokio::spawn({
+        let mut client = client.clone();
+        async move { client.repeat(say(&"x".repeat(256 * 1024))).await }
+    });
+    let unary = tokio::spawn(async move { client.unary(say(&"x".repeat(256 * 1024))).await });
+    let mut peer = next(&mut ends).await;
+    for _ in 0..2 {
+        accept(&mut peer).await.send_reset(Reason::REFUSED_STREAM);
+    }
+    serve(peer, "never");
+    let status = refused.await.unwrap().unwrap_err();
+    assert_eq!(class(status), Class::RejectedBeforeWork { after: None });
+    let status = unary.await.unwrap().unwrap_err();
+    assert_eq!(class(status), Class::RejectedBeforeWork { after: None });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_that_was_refused_is_not_made_again() {
     let (mut client, mut ends) = client();
     let refused = tokio::spawn(async move {
