@@ -21,8 +21,8 @@ pub struct AtOnce {
 
 /// Closes its members one after the other, each when the one before has ended.
 ///
-/// At the deadline all that are left are told at once, and have no time; so none is left open.
-/// Dropping the future leaves those that it hasn't come to open: spawn it where that can happen.
+/// At the deadline all that are left are told at once, and have no time; so none is left open. Dropping the future
+/// has those that it hasn't come to close at once, by the same deadline: spawn it where the order matters even then.
 ///
 /// **Errors.** As [`AtOnce`].
 #[derive(Default)]
@@ -77,19 +77,42 @@ impl Close for AtOnce {
 
 impl Close for InTurn {
     fn close(&self, by: Deadline) -> Closing {
-        let mut members = self.members.clone().into_iter();
+        let mut left = Left {
+            members: self.members.clone().into_iter(),
+            by,
+        };
         // The first is told by the call itself.
-        let first = members.next().map(|member| member.close(by));
+        let first = left.next();
         Closing::new(async move {
             let mut end = match first {
                 Some(first) => first.await,
                 None => Ok(()),
             };
-            for member in members {
-                end = both(end, member.close(by).await);
+            while let Some(closing) = left.next() {
+                end = both(end, closing.await);
             }
             end
         })
+    }
+}
+
+/// Those whose turn hasn't come. They are told when this is dropped, as nobody else would.
+struct Left {
+    members: std::vec::IntoIter<Arc<dyn Close + Send + Sync>>,
+    by: Deadline,
+}
+
+impl Left {
+    fn next(&mut self) -> Option<Closing> {
+        self.members.next().map(|member| member.close(self.by))
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        while let Some(closing) = self.next() {
+            drop(closing);
+        }
     }
 }
 

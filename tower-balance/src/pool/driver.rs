@@ -460,20 +460,12 @@ where
                     let turn = (index, entry.number);
                     self.turns.push_back(turn);
                 } else if entry.link.phase() == Phase::Connecting {
-                    self.take_service(index);
+                    // It never became ready, and so nobody but this task enters it.
+                    self.shared.drop_service(index);
                     let bound = self.settings.connect_timeout;
                     self.fault(index, format!("not connected within {bound:?}").into());
                 }
             }
-        }
-    }
-
-    /// Drops a service that was connected to and never became ready. Nobody but this task enters it.
-    fn take_service(&mut self, index: u32) {
-        if let Some(mut visit) = self.shared.visit(index, TurnedAway::DRIVER) {
-            let dropped = visit.seat().and_then(|seat| seat.service.take());
-            drop(visit);
-            drop(dropped);
         }
     }
 
@@ -526,6 +518,15 @@ where
         self.shared.metrics.census(&Census::default());
         // Whether it has panicked its owner knows.
         self.shared.close(Reason::Closed);
+        // Cut off or aborted, it leaves services behind, which handles would keep.
+        self.shared.abandon();
+        for index in 0..self.entries.len() as u32 {
+            if let Some(endpoint) = self.shared.endpoint(index) {
+                (self.gauges.detach)(&endpoint.member.gauge);
+            }
+            self.shared.make_unready(index);
+            self.shared.drop_service(index);
+        }
     }
 }
 

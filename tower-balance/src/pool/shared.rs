@@ -35,6 +35,8 @@ pub(super) struct Shared<S, G> {
     queue_len: usize,
     /// No request is taken any more; those that wait are finished.
     is_closing: AtomicBool,
+    /// The task has gone, and drops no service any more.
+    is_abandoned: AtomicBool,
     line: Mutex<Line>,
     /// Why nothing is ready.
     pub(super) report: Mutex<Report>,
@@ -95,14 +97,11 @@ impl<S, G: Gauge> Shared<S, G> {
             queued: AtomicUsize::new(0),
             queue_len,
             is_closing: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
             line: Mutex::default(),
             report: Mutex::default(),
             metrics,
         }
-    }
-
-    pub(super) fn endpoint(&self, index: u32) -> Option<&Arc<Endpoint<S, G>>> {
-        self.endpoints.get(index as usize)
     }
 
     /// Makes room for an endpoint at an index that is free.
@@ -159,21 +158,6 @@ impl<S, G: Gauge> Shared<S, G> {
         })
     }
 
-    /// Takes the latch of an endpoint, unless somebody has it.
-    #[inline]
-    pub(super) fn visit(&self, index: u32, who: TurnedAway) -> Option<Visit<'_, S, G>> {
-        let endpoint = self.endpoint(index)?;
-        if !endpoint.latch.try_enter(who) {
-            return None;
-        }
-        let seat = endpoint.seat.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Visit {
-            shared: self,
-            endpoint,
-            seat: Some(seat),
-        })
-    }
-
     /// Lets callers pick an endpoint, and calls the first who waits.
     pub(super) fn make_ready(&self, index: u32) {
         let waker = {
@@ -184,11 +168,6 @@ impl<S, G: Gauge> Shared<S, G> {
             line.next()
         };
         wake(waker);
-    }
-
-    pub(super) fn make_unready(&self, index: u32) {
-        let _line = self.line();
-        self.ready.remove(index);
     }
 
     /// Whether a request would find an endpoint or a place to wait.
@@ -312,6 +291,48 @@ impl<S, G: Gauge> Shared<S, G> {
     pub(super) fn report(&self) -> MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl<S, G> Shared<S, G> {
+    pub(super) fn endpoint(&self, index: u32) -> Option<&Arc<Endpoint<S, G>>> {
+        self.endpoints.get(index as usize)
+    }
+
+    /// Takes the latch of an endpoint, unless somebody has it.
+    #[inline]
+    pub(super) fn visit(&self, index: u32, who: TurnedAway) -> Option<Visit<'_, S, G>> {
+        let endpoint = self.endpoint(index)?;
+        if !endpoint.latch.try_enter(who) {
+            return None;
+        }
+        let seat = endpoint.seat.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Visit {
+            shared: self,
+            endpoint,
+            seat: Some(seat),
+        })
+    }
+
+    pub(super) fn make_unready(&self, index: u32) {
+        let _line = self.line();
+        self.ready.remove(index);
+    }
+
+    /// Drops the service of an endpoint, unless somebody has its latch.
+    pub(super) fn drop_service(&self, index: u32) {
+        if let Some(mut visit) = self.visit(index, TurnedAway::DRIVER) {
+            let service = visit.seat().and_then(|seat| seat.service.take());
+            // Where it had panicked, that is over with it.
+            visit.is_well();
+            drop(visit);
+            drop(service);
+        }
+    }
+
+    /// From now on whoever the task would be called back for drops the service itself: there is no task.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::SeqCst);
+    }
 
     /// No code of a user runs under it, but for the cloning of wakers.
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -357,11 +378,21 @@ impl<S, G> Endpoints<Member<G>> for Shared<S, G> {
     }
 }
 
-impl<'a, S, G: Gauge> Visit<'a, S, G> {
+impl<S, G> Visit<'_, S, G> {
     pub(super) fn seat(&mut self) -> Option<&mut Seat<S>> {
         self.seat.as_deref_mut()
     }
 
+    /// The service has been used, and hasn't panicked.
+    #[inline]
+    pub(super) fn is_well(&mut self) {
+        if let Some(seat) = &mut self.seat {
+            seat.is_in_use = false;
+        }
+    }
+}
+
+impl<S, G: Gauge> Visit<'_, S, G> {
     /// Polls the service. Ready with none: it has failed, or panicked before, and is gone.
     ///
     /// Until [`is_well`](Self::is_well) is called, a panic counts against the service.
@@ -402,14 +433,6 @@ impl<'a, S, G: Gauge> Visit<'a, S, G> {
         }
     }
 
-    /// The service has been used, and hasn't panicked.
-    #[inline]
-    pub(super) fn is_well(&mut self) {
-        if let Some(seat) = &mut self.seat {
-            seat.is_in_use = false;
-        }
-    }
-
     /// Keeps callers from picking it. While the latch is held, so that the task can't put it back before.
     #[cold]
     pub(super) fn leave_ready(&mut self) {
@@ -433,16 +456,14 @@ impl<S, G> Visit<'_, S, G> {
     #[cold]
     fn call_back(&self, has_panicked: bool, turned_away: TurnedAway) {
         if has_panicked || turned_away.has(TurnedAway::DRIVER) {
-            self.endpoint.waker.wake_by_ref();
+            if self.shared.is_abandoned.load(Ordering::SeqCst) {
+                self.shared.drop_service(self.endpoint.index());
+            } else {
+                self.endpoint.waker.wake_by_ref();
+            }
         }
         if turned_away.has(TurnedAway::CALLER) {
-            let mut line = self
-                .shared
-                .line
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let first = line.requests.pop_first();
-            drop(line);
+            let first = self.shared.line().requests.pop_first();
             wake(first.map(|(_, waker)| waker));
         }
     }

@@ -4,7 +4,7 @@ mod server;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -817,6 +817,79 @@ async fn closing_ends_at_its_deadline() {
     assert_eq!(end, Err(NotClosed::CutOff { unfinished: 1 }));
     let error = assert_ready_err!(waiting.poll());
     assert_eq!(unavailable(&error).reason, Reason::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_end_at_the_deadline_although_handles_stay() {
+    let servers = servers(3);
+    servers[0].set_latency(60 * SECOND);
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers);
+    let mut pool: TestPool<RoundRobin> =
+        builder.with_picker(RoundRobin::default()).spawn().unwrap();
+    settle().await;
+    let mut unfinished: Vec<_> = (0..3).map(|_| task::spawn(pool.call(()))).collect();
+    for response in &mut unfinished {
+        let _ = response.poll();
+    }
+    assert!(servers.iter().all(|server| server.connections() == 1));
+    let end = pool.close(Deadline::after(SECOND)).await;
+    assert_eq!(end, Err(NotClosed::CutOff { unfinished: 1 }));
+    assert!(servers.iter().all(|server| server.connections() == 0));
+}
+
+#[test]
+fn a_connection_ends_with_its_last_user_where_the_task_has_gone_meanwhile() {
+    let runtime = Arc::new(Mutex::new(None));
+    let connection = ShutsDown {
+        runtime: Arc::clone(&runtime),
+        counted: Arc::new(()),
+    };
+    let connections = Arc::downgrade(&connection.counted);
+    let its_runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let mut pool = its_runtime.block_on(async {
+        let one = tokio_stream::once(Ok::<_, Infallible>(Change::Insert(0, ())));
+        let endpoints = one.chain(tokio_stream::pending());
+        let pool = Pool::builder(endpoints, Handout(connection)).spawn::<()>();
+        let pool = pool.unwrap();
+        settle().await;
+        pool
+    });
+    assert!(connections.strong_count() > 0);
+    *runtime.lock().unwrap() = Some(its_runtime);
+    // The task is dropped in the middle of this call.
+    let mut response = task::spawn(pool.call(()));
+    assert_ready_ok!(response.poll());
+    assert_eq!(connections.strong_count(), 0);
+}
+
+/// Ends the runtime of the pool's task while it is called.
+#[derive(Clone)]
+struct ShutsDown {
+    runtime: Arc<Mutex<Option<tokio::runtime::Runtime>>>,
+    counted: Arc<()>,
+}
+
+impl Service<()> for ShutsDown {
+    type Response = usize;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<usize, Infallible>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let runtime = self.runtime.lock().unwrap().take();
+        drop(runtime);
+        std::future::ready(Ok(Arc::strong_count(&self.counted)))
+    }
 }
 
 #[tokio::test(start_paused = true)]

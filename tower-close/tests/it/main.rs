@@ -179,3 +179,16 @@ async fn none_is_left_open_where_one_takes_all_the_time() {
     assert_eq!(end, Err(NotClosed::CutOff { unfinished: 3 }));
     signal.closing().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn members_whose_turn_has_not_come_are_closed_although_nobody_waits_any_more() {
+    let log = Arc::default();
+    let app = InTurn::new()
+        .then(draining("first", 2, &log))
+        .then(draining("second", 1, &log));
+    let mut closing = task::spawn(app.close(in_seconds(10)));
+    assert!(closing.poll().is_pending());
+    drop(closing);
+    sleep(3 * SECOND).await;
+    assert_eq!(*log.lock().unwrap(), ["second", "first"]);
+}

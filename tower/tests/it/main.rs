@@ -1,0 +1,3 @@
+//! What holds of all parts together: each layer in a stack, and each background task.
+
+mod tasks;
