@@ -52,7 +52,7 @@ pub mod breaker {
 #[cfg(feature = "buffer")]
 pub mod buffer {
     #[doc(inline)]
-    pub use tower_buffer::{Buffer, BufferLayer};
+    pub use tower_buffer::{Buffer, BufferLayer, Worker};
 
     /// How a buffered service fails.
     pub mod error {
@@ -168,7 +168,8 @@ pub mod limit {
 pub mod load {
     #[doc(inline)]
     pub use tower_load::{
-        CompleteOnResponse, Constant, Load, TrackCompletion, peak_ewma, pending_requests,
+        CompleteOnResponse, Constant, Load, TrackCompletion, meter, outcome, peak_ewma,
+        pending_requests, reported,
     };
 
     #[doc(inline)]
@@ -290,7 +291,7 @@ pub mod spawn_ready {
     /// How driving readiness on a task fails.
     pub mod error {
         #[doc(inline)]
-        pub use tower_spawn_ready::{Aborted, NoRuntime, NotReady, Panicked};
+        pub use tower_spawn_ready::{Aborted, Closed, NoRuntime, NotReady, Panicked};
     }
 
     /// The future of a response.
