@@ -230,64 +230,61 @@ where
     // Waiting -> Calling, Refused.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        // The response is made in its place: to move it is what costs most here.
-        let mut polled = Poll::Pending;
-        let failure = loop {
+        let mut answered = None;
+        let status = loop {
             match this.state.as_mut().project() {
-                StateProj::Waiting { waiting } => match waiting.poll(cx) {
-                    Poll::Ready(state) => this.state.set(state),
-                    Poll::Pending => break None,
-                },
-                StateProj::Calling { call } => {
-                    break poll_call(call, this.over, &mut polled, cx).err();
+                StateProj::Waiting { waiting } => {
+                    let state = ready!(waiting.poll(cx));
+                    this.state.set(state);
                 }
-                StateProj::Refused { status } => break Some(*status),
+                StateProj::Calling { call } => break ready!(poll_call(call, &mut answered, cx)),
+                StateProj::Refused { status } => break *status,
             }
         };
-        if let Some(status) = failure {
-            // Without it, it has been answered.
-            if let Some(over) = this.over.take() {
-                polled = Poll::Ready(Ok(substitute(status, *this.protocol, over)));
+        // Without it, it has been answered.
+        let Some(over) = this.over.take() else {
+            return Poll::Pending;
+        };
+        let mut response = match answered {
+            Some(response) => {
+                let (head, body) = response.into_parts();
+                Response::from_parts(head, Outgoing::new(Some(body), over))
             }
+            None => substitute(status, *this.protocol, over),
+        };
+        if response.body().leftover().is_any() {
+            settle(&mut response);
         }
         #[cfg(feature = "http2")]
-        if let (Protocol::Http2, Poll::Ready(Ok(response))) = (*this.protocol, &mut polled) {
+        if *this.protocol == Protocol::Http2 {
             date::stamp(response.headers_mut());
         }
-        polled
+        Poll::Ready(Ok(response))
     }
 }
 
-/// Polls a service's future within a net. The status is for one that fails.
+/// Polls a service's future within a net. Ready with the status of what it has `answered`, or of what stands for that if it
+/// has failed.
 #[inline]
 fn poll_call<F, B, E>(
     call: Pin<&mut F>,
-    over: &mut Option<Over>,
-    polled: &mut Poll<Result<Response<Outgoing<B>>, E>>,
+    answered: &mut Option<Response<B>>,
     cx: &mut Context<'_>,
-) -> Result<(), StatusCode>
+) -> Poll<StatusCode>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
-    B: Body,
 {
-    let caught = catch_unwind(AssertUnwindSafe(|| match call.poll(cx) {
-        Poll::Ready(Ok(response)) => {
-            let Some(over) = over.take() else {
-                return Ok(()); // It has been answered.
-            };
-            *polled = Poll::Ready(Ok(response.map(|body| Outgoing::new(Some(body), over))));
-            if let Poll::Ready(Ok(response)) = polled {
-                if response.body().leftover().is_any() {
-                    settle(response);
-                }
-            }
-            Ok(())
+    // A response is large: it isn't passed on by `catch_unwind`.
+    let caught = catch_unwind(AssertUnwindSafe(|| match ready!(call.poll(cx)) {
+        Ok(response) => {
+            let status = response.status();
+            *answered = Some(response);
+            Poll::Ready(status)
         }
-        Poll::Ready(Err(error)) => Err(failed(error)),
-        Poll::Pending => Ok(()),
+        Err(error) => Poll::Ready(failed(error)),
     }));
-    caught.unwrap_or_else(|panic| Err(panicked(&*panic)))
+    caught.unwrap_or_else(|panic| Poll::Ready(panicked(&*panic)))
 }
 
 impl<S> Waiting<S>

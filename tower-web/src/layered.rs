@@ -246,8 +246,8 @@ impl CatchPanic {
         let caught = catch_unwind(AssertUnwindSafe(|| {
             // There is none after its end, when only a broken caller polls.
             let Some(future) = running else { return };
-            *polled = future.as_mut().poll(cx).map(&made);
-            if polled.is_ready() {
+            if let Poll::Ready(response) = future.as_mut().poll(cx) {
+                *polled = Poll::Ready(made(response));
                 *running = None;
             }
         }));

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
@@ -221,13 +221,14 @@ where
         crate::websocket::route_tunnel(&mut request);
         let is_head = *request.method() == Method::HEAD;
         let (parts, body) = request.into_parts();
+        let body = Body::new(body);
         // From here on it stays where it is, as to move it is what costs most.
         let mut call = Some(Call {
             head: RequestHead {
                 parts,
                 route: Route::default(),
             },
-            body: Body::new(body),
+            body,
         });
         let mut shell = match (&self.built.shared, &call) {
             // An application that is mounted in another is within its shell already.
@@ -293,12 +294,13 @@ impl Future for AppFuture {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.shell.is_some() || self.is_head {
-            return self.poll_around(cx);
-        }
         // A response is moved as seldom as can be.
         let mut polled = Poll::Pending;
-        self.running.poll_into(&mut polled, Ok, cx);
+        if self.shell.is_some() || self.is_head {
+            self.poll_around(&mut polled, cx);
+        } else {
+            self.running.poll_into(&mut polled, Ok, cx);
+        }
         polled
     }
 }
@@ -307,32 +309,31 @@ impl AppFuture {
     /// Polls it, and does what is done around a request.
     fn poll_around(
         &mut self,
+        polled: &mut Poll<Result<Response, std::convert::Infallible>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response, std::convert::Infallible>> {
-        let this = self;
-        let running = Pin::new(&mut this.running);
-        let response = match &mut this.shell {
-            None => ready!(running.poll(cx)),
+    ) {
+        let running = &mut self.running;
+        match &mut self.shell {
+            None => running.poll_into(polled, Ok, cx),
             Some(shell) => {
-                let response = match shell.enter(|| running.poll(cx)) {
-                    Poll::Ready(response) => response,
-                    Poll::Pending => {
-                        let late = ready!(shell.poll_late(cx));
-                        shell.enter(|| this.running.cancel());
-                        late.into_response()
-                    }
-                };
-                let response = shell.finish(response, this.is_head);
+                shell.enter(|| running.poll_into(polled, Ok, cx));
+                if polled.is_pending() {
+                    let Poll::Ready(late) = shell.poll_late(cx) else {
+                        return;
+                    };
+                    shell.enter(|| running.cancel());
+                    *polled = Poll::Ready(Ok(late.into_response()));
+                }
+                if let Poll::Ready(Ok(response)) = polled {
+                    shell.finish(response, self.is_head);
+                }
                 // It counts no longer.
-                this.shell = None;
-                response
+                self.shell = None;
             }
-        };
-        Poll::Ready(Ok(if this.is_head {
-            without_body(response)
-        } else {
-            response
-        }))
+        }
+        if let (true, Poll::Ready(Ok(response))) = (self.is_head, polled) {
+            drop_body(response);
+        }
     }
 }
 
@@ -342,16 +343,15 @@ impl fmt::Debug for AppFuture {
     }
 }
 
-/// The same response without its body, whose length is told nevertheless.
+/// Takes the body away; its length is told nevertheless.
 #[cold]
-fn without_body(response: Response) -> Response {
+fn drop_body(response: &mut Response) {
     use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
-    let (mut parts, body) = response.into_parts();
-    let told =
-        parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
-    if let (false, Some(length)) = (told, http_body::Body::size_hint(&body).exact()) {
-        parts.headers.insert(CONTENT_LENGTH, length.into());
+    let headers = response.headers();
+    let told = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    if let (false, Some(length)) = (told, http_body::Body::size_hint(response.body()).exact()) {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    Response::from_parts(parts, Body::empty())
+    *response.body_mut() = Body::empty();
 }

@@ -35,16 +35,12 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// Compresses the response if it is worth it, and the client understands it.
 #[inline]
-pub(super) fn compress(
-    accepted: Option<&HeaderValue>,
-    is_head: bool,
-    response: Response,
-) -> Response {
+pub(super) fn compress(accepted: Option<&HeaderValue>, is_head: bool, response: &mut Response) {
     // Most are small, or have a length that the type needn't be looked at for.
-    match response.body().size_hint().exact() {
-        Some(length) if length < SMALLEST => response,
-        _ if is_worth_it(&response) => encode(accepted, is_head, response),
-        _ => response,
+    let is_small = matches!(response.body().size_hint().exact(), Some(length) if length < SMALLEST);
+    if !is_small && is_worth_it(response) {
+        let whole = std::mem::replace(response, Response::new(Body::empty()));
+        *response = encode(accepted, is_head, whole);
     }
 }
 

@@ -21,6 +21,7 @@ use super::current::{self, AppId, Facts};
 use super::protection;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::trace_context::TraceContext;
+use crate::body::Body;
 #[cfg(feature = "metrics")]
 use crate::metrics::{Metrics, Told};
 use crate::problem::{OnProblem, Problem, ProblemFacts};
@@ -247,19 +248,19 @@ impl Shell {
         self.outline().map(|route| &*route.pattern)
     }
 
-    /// Finishes the response.
+    /// Finishes the response, in its place.
     #[inline]
     pub(crate) fn finish(
         &mut self,
-        mut response: Response,
+        response: &mut Response,
         #[cfg_attr(
             not(feature = "compression"),
             expect(unused_variables, reason = "what isn't sent isn't compressed")
         )]
         is_head: bool,
-    ) -> Response {
+    ) {
         if response.status().as_u16() >= 400 {
-            response = self.tell(response);
+            self.tell(response);
         }
         let defaults = &self.shared.defaults;
         if let Some(id) = &self.facts.id {
@@ -272,7 +273,7 @@ impl Shell {
         }
         #[cfg(feature = "compression")]
         if defaults.compression {
-            response = compression::compress(self.accepts.as_ref(), is_head, response);
+            compression::compress(self.accepts.as_ref(), is_head, response);
         }
         #[cfg(feature = "metrics")]
         if let (Some(metrics), Some(came)) = (&self.shared.metrics, self.facts.came) {
@@ -284,9 +285,8 @@ impl Shell {
             );
         }
         if !self.span.is_disabled() {
-            self.record(&response);
+            self.record(response);
         }
-        response
     }
 
     #[cold]
@@ -306,9 +306,9 @@ impl Shell {
 
     /// Makes a problem of a response that says that something went wrong, unless a layer has made it something else.
     #[cold]
-    fn tell(&mut self, response: Response) -> Response {
-        let Some(problem) = problem_in(&response) else {
-            return response;
+    fn tell(&mut self, response: &mut Response) {
+        let Some(problem) = problem_in(response) else {
+            return;
         };
         let problem = match &self.facts.id {
             Some(id) => problem.with_request_id(id.to_string()),
@@ -319,13 +319,14 @@ impl Shell {
             _ => problem.into_response(),
         };
         // What layers have put on it stays on it.
-        let (mut parts, _) = response.into_parts();
+        let whole = std::mem::replace(response, Response::new(Body::empty()));
+        let (mut parts, _) = whole.into_parts();
         let (told, body) = told.into_parts();
         parts.status = told.status;
         parts.headers.remove(CONTENT_LENGTH);
         crate::respond::IntoHeaders::put(told.headers, &mut parts.headers);
         parts.extensions.extend(told.extensions);
-        Response::from_parts(parts, body)
+        *response = Response::from_parts(parts, body);
     }
 
     fn ask_hook(&self, hook: &OnProblem, asked: &AskedFor, problem: &Problem) -> Response {
