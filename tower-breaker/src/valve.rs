@@ -167,7 +167,8 @@ impl Valve {
 fn nanos(at: Option<Instant>, start: Instant) -> u64 {
     at.map_or(ALWAYS, |at| {
         let since = at.saturating_duration_since(start);
-        since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
+        let secs = since.as_secs().saturating_mul(1_000_000_000);
+        secs.saturating_add(u64::from(since.subsec_nanos()))
     })
 }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// A wait that is longer than the clock reaches: thirty years, as tokio's.
+const FOR_EVER: Duration = Duration::from_secs(86_400 * 365 * 30);
+
 /// The waits between tries to connect: `min × 2ⁿ`, at most `max`, of which the second half is left to chance.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
@@ -91,11 +94,8 @@ impl Link {
             Phase::Up { .. } | Phase::Connecting | Phase::Queued => {
                 let delay = backoff.delay(self.faults, random);
                 self.faults = self.faults.saturating_add(1);
-                self.phase = match now.checked_add(delay) {
-                    Some(until) => Phase::Down { until },
-                    // Longer than the clock reaches.
-                    None => Phase::Idle,
-                };
+                let until = now.checked_add(delay).unwrap_or_else(|| now + FOR_EVER);
+                self.phase = Phase::Down { until };
             }
             Phase::Down { .. } | Phase::Idle => {}
         }

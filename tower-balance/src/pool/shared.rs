@@ -207,10 +207,21 @@ impl<S, G: Gauge> Shared<S, G> {
             line.requests.insert(ticket, waker.clone())
         };
         drop(replaced);
+        self.want();
+        Ok(())
+    }
+
+    /// Whether somebody waits for an endpoint.
+    pub(super) fn is_waited_for(&self) -> bool {
+        // Where no request may wait, handles do.
+        self.queued() > 0 || (self.queue_len == 0 && !self.line().handles.is_empty())
+    }
+
+    /// Has the task connect to an endpoint that is idle, if there is one.
+    fn want(&self) {
         if !self.wakes.is_wanted.swap(true, Ordering::AcqRel) {
             self.wakes.wake();
         }
-        Ok(())
     }
 
     /// Gives a request's place back. If it was called and didn't come, or if there is more, the next is called.
@@ -244,6 +255,10 @@ impl<S, G: Gauge> Shared<S, G> {
             line.handles.insert(ticket, waker.clone())
         };
         drop(replaced);
+        // Where no request may wait, a handle is all that tells.
+        if self.queue_len == 0 {
+            self.want();
+        }
         Ok(())
     }
 

@@ -694,6 +694,37 @@ async fn connections_that_nobody_uses_are_closed_and_made_again_when_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_endpoint_that_cannot_be_connected_to_gives_way_to_the_next() {
+    let servers = servers(3);
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers);
+    let mut pool: TestPool = builder.with_idle_timeout(SECOND, 0).spawn().unwrap();
+    sleep(10 * SECOND).await;
+    assert_eq!(census(&pool), [0, 0, 0, 0, 3, 0]);
+    servers[0].refuse(true);
+    servers[1].refuse(true);
+    let start = Instant::now();
+    call(&mut pool).await.unwrap();
+    assert!(start.elapsed() <= 10 * MS);
+    assert_eq!(census(&pool), [0, 1, 2, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_request_may_wait_a_handle_has_idle_endpoints_connected_to() {
+    let servers = servers(3);
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers);
+    let builder = builder.with_queue(0).with_idle_timeout(SECOND, 0);
+    let mut pool: TestPool = builder.spawn().unwrap();
+    sleep(10 * SECOND).await;
+    assert_eq!(census(&pool), [0, 0, 0, 0, 3, 0]);
+    servers[0].refuse(true);
+    let start = Instant::now();
+    call(&mut pool).await.unwrap();
+    assert!(start.elapsed() <= 10 * MS);
+}
+
+#[tokio::test(start_paused = true)]
 async fn few_connect_at_once() {
     let servers = servers(100);
     let connect = Connect::taking(SECOND);

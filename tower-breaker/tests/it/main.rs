@@ -56,6 +56,31 @@ fn keeps_the_contract() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn odd_settings_do_no_harm() {
+    let lengths = [Duration::ZERO, SECOND, Duration::MAX / 2, Duration::MAX];
+    for window in lengths {
+        for min_share in [0.0, 1.0, 2.0, -1.0, f64::NAN, f64::INFINITY] {
+            for backoff in lengths {
+                let settings = Settings::default()
+                    .with_success_rate(min_share, window, 0)
+                    .with_faults_in_a_row(u32::MAX)
+                    .with_backoff(backoff, SECOND);
+                let (mut service, mut server, _handle) = spawn(settings);
+                for _ in 0..10 {
+                    assert_ready_ok!(service.poll_ready());
+                    let mut response = task::spawn(service.call("fails"));
+                    if response.poll().is_pending() {
+                        assert_request_eq!(server, "fails").send_error("broken");
+                        assert_ready_err!(response.poll());
+                    }
+                    advance(SECOND).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn shuts_after_five_faults_in_a_row() {
     let (mut service, mut server, handle) = spawn(Settings::default().without_success_rate());
     for _ in 0..4 {

@@ -141,11 +141,12 @@ where
                 Phase::Down { until } => {
                     self.set_entry_alarm(index, until.duration_since(now));
                 }
-                Phase::Idle => {
-                    self.idle.insert(index);
-                }
-                Phase::Connecting | Phase::Up { .. } => {}
+                Phase::Idle | Phase::Connecting | Phase::Up { .. } => {}
             }
+        }
+        // Whoever has asked for it waits for another one now.
+        if self.shared.is_waited_for() {
+            self.want(1);
         }
         self.show(index);
         self.weigh_panic();

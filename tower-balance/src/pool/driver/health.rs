@@ -120,6 +120,10 @@ where
             return;
         };
         self.set_alarm(most / 2, Alarm::Idle);
+        // Those that aren't used are ejected, or have just come.
+        if self.shared.is_waited_for() {
+            return;
+        }
         let mut connected = self.roster.census().ready + self.roster.census().ejected;
         let mut all_used = true;
         for index in 0..self.entries.len() as u32 {
@@ -136,7 +140,8 @@ where
             if entry.draining != Draining::No || !is_up {
                 continue;
             }
-            entry.unused_looks = if is_used { 0 } else { entry.unused_looks + 1 };
+            let unused_looks = entry.unused_looks.saturating_add(1);
+            entry.unused_looks = if is_used { 0 } else { unused_looks };
             all_used &= is_used;
             if entry.unused_looks >= 2 && connected > min_connected && entry.link.rest() {
                 connected -= 1;
@@ -154,12 +159,14 @@ where
         self.weigh_panic();
     }
 
-    /// Connects to so many of the idle ones.
+    /// Connects to so many of the idle ones, and last to those that are ejected.
     pub(super) fn want(&mut self, count: usize) {
         for _ in 0..count {
-            let Some(index) = self.idle.pop_first() else {
+            let usable = self.idle.difference(&self.ejected).next();
+            let Some(index) = usable.or_else(|| self.idle.first()).copied() else {
                 return;
             };
+            self.idle.remove(&index);
             if let Some(entry) = self.entry(index) {
                 entry.unused_looks = 0;
                 if entry.link.wanted() {
