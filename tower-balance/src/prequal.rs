@@ -24,11 +24,11 @@ mod quantile;
 ///
 /// A client that sees only its own requests can't know the load of a server that it shares with a hundred
 /// others. So for each request three servers drawn at random are asked ([`Probe`]), and the answers are kept
-/// for the next requests. A server is *hot* if it has more requests in flight than half of the servers that
+/// for the next requests. A server is *hot* if it has more requests in flight than five of six of the servers that
 /// were asked lately. A request goes to the server with the least latency among those that aren't hot, or, if
 /// all are, to the one with the fewest requests in flight.
 ///
-/// Two things are not in the paper. Latencies that differ by less than a quarter count as one, and the requests in
+/// Two things are not in the paper. Latencies that differ by less than a seventh count as one, and the requests in
 /// flight decide: a hundred clients that all take the least estimate take the same server. And an answer that is older
 /// than the mean latency is used only if there is no younger one from a server that isn't hot.
 ///
@@ -47,8 +47,9 @@ mod quantile;
 ///
 /// # Parameters
 ///
-/// The defaults are the paper's, but for the quantile. With its 0.84 (that is 2^-0.25) our model of a fleet
-/// with slow machines collapsed above its allocation; between 0.5 and 0.6 it didn't.
+/// The defaults are the paper's. The quantile is not critical: in our laboratory's fleet, where a fifth of the machines is
+/// slow, those from 0.55 to 0.92 do about as well, be the servers' estimates steady or not. At 1 the 99.9th percentile is
+/// up to four times as long. (Without the two rules above, 0.55 does better than 0.84 by a twentieth.)
 ///
 /// | | default |
 /// |---|---|
@@ -58,11 +59,10 @@ mod quantile;
 /// | probes sent per request | 3, to different servers |
 /// | probes removed per request | 1: in turns the worst and the oldest |
 /// | uses of a probe | at random, `max(1, (1 + δ) / ((1 − kept/servers)·sent − removed))` in the mean, δ = 1 |
-/// | hot | above the 0.55-quantile of the last 128 answers |
+/// | hot | above the 0.84-quantile (2^-0.25) of the last 128 answers |
 ///
 /// The requests that this client has sent to a server since its answer count as in flight there, and make it slower in
-/// proportion. With fewer
-/// than two probes it picks at random.
+/// proportion. With fewer than two probes it picks at random.
 ///
 /// # Example
 ///
@@ -132,7 +132,7 @@ impl Prequal {
             probes_per_request: 3.0,
             removals_per_request: 1.0,
             surplus: 1.0,
-            quantile: 0.55,
+            quantile: 0.84,
         })
     }
 

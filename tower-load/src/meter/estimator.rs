@@ -14,7 +14,12 @@ const BUCKETS: usize = EXACT as usize + 8 * 4;
 const FRESH: Duration = Duration::from_secs(10);
 
 /// The time constant by which what was seen loses weight.
-const DECAY: Duration = Duration::from_secs(5);
+///
+/// Long, as it is their number that makes a mean of latencies true: where they vary by two thirds of their mean, that of
+/// five is off by 30 %, that of forty by a tenth. A slow server is avoided, and so is seen the least. In the laboratory's
+/// fleet, at 1.27 of the allocation, 20 s instead of 5 are worth 7 % of the 99.9th percentile. A busy server that has
+/// changed is seen to have after some dozens of requests all the same.
+const DECAY: Duration = Duration::from_secs(20);
 
 /// The weight of all that was seen together, in latencies, at most: so many requests after a server has changed
 /// two thirds of the mean are new.
@@ -152,13 +157,28 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_rarely_asked_is_estimated_from_a_dozen_requests() {
+        let mut estimator = Estimator::new();
+        // One in 2 s, by turns 30 ms and 90 ms: the last weighs least where it is one of many.
+        for second in 0..60 {
+            let latency = if second % 2 == 0 { 30 } else { 90 };
+            estimator.observe(1, ms(latency), ms(2_000 * second));
+        }
+        let estimate = estimator.estimate(1, ms(120_000));
+        assert!(
+            (Some(ms(57))..Some(ms(63))).contains(&estimate),
+            "{estimate:?}"
+        );
+    }
+
+    #[test]
     fn what_was_seen_long_ago_hardly_counts() {
         let mut estimator = Estimator::new();
         for _ in 0..50 {
             estimator.observe(1, ms(100), ms(0));
         }
-        estimator.observe(1, ms(1), ms(60_000));
-        assert!(estimator.estimate(1, ms(60_000)) < Some(ms(2)));
+        estimator.observe(1, ms(1), ms(240_000));
+        assert!(estimator.estimate(1, ms(240_000)) < Some(ms(2)));
     }
 
     proptest! {
@@ -190,7 +210,7 @@ mod tests {
                 .min_by_key(|&bucket| (bucket.abs_diff(index(found)), bucket));
             let of_nearest = all.iter().filter(|&&(bucket, ..)| Some(bucket) == nearest);
             let weighted = of_nearest.map(|&(_, latency, at)| {
-                let weight = (-((now - at) as f64) / 5_000.0).exp();
+                let weight = (-((now - at) as f64) / 20_000.0).exp();
                 (weight, weight * latency as f64)
             });
             let (weight, sum) = weighted.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));

@@ -48,14 +48,14 @@ fn fewer_than_two_probes_are_no_choice() {
 fn the_fastest_of_the_cold_is_chosen_though_a_hot_one_is_faster() {
     let now = Instant::now();
     // The median in flight is 2.
-    let mut probes = probes(RULES, &[(9, 1), (2, 30), (1, 20), (2, 26), (8, 5)], now);
+    let mut probes = probes(RULES, &[(9, 1), (2, 30), (1, 20), (2, 23), (8, 5)], now);
     assert_eq!(probes.choose(now), Some(id(2)));
 }
 
 #[test]
 fn of_those_about_as_fast_the_one_with_the_fewest_in_flight_is_chosen_then_the_youngest() {
     let now = Instant::now();
-    let reports = [(1, 20), (1, 25), (0, 26), (1, 22), (5, 1), (5, 1)];
+    let reports = [(1, 21), (1, 24), (0, 25), (1, 22), (5, 1), (5, 1)];
     assert_eq!(probes(RULES, &reports, now).choose(now), Some(id(3)));
 }
 
@@ -270,7 +270,7 @@ impl Oracle {
             candidates = cold.collect();
         }
         let fastest = candidates.iter().map(|probe| probe.2).min().unwrap_or(0);
-        candidates.retain(|probe| probe.2 <= 5 * fastest / 4);
+        candidates.retain(|probe| probe.2 <= 8 * fastest / 7);
         let cold = candidates.iter().rev().min_by_key(|probe| probe.1);
         let hot = self.kept.iter().min_by_key(|probe| probe.1);
         let best = cold.map_or(hot, |probe| Some(*probe))?.0;
