@@ -86,6 +86,28 @@ fn comments_and_deprecations_carry_over() {
 }
 
 #[test]
+fn code_in_comments_is_no_test() {
+    let proto = r#"syntax = "proto3";
+package a;
+// Like so:
+//
+//     {"id": 1}
+message Thing {}
+// ```
+// grpcurl a.Shop/Sell
+// ```
+service Shop { rpc Sell(Thing) returns (Thing); }
+"#;
+    let code = code(proto, |builder| builder);
+    assert_eq!(code.matches("/// ~~~text\n").count(), 1);
+    assert_eq!(
+        code.matches("/// ```text\n").count(),
+        2,
+        "client and server"
+    );
+}
+
+#[test]
 fn a_method_whose_name_is_taken_gets_another() {
     let code = code(SHOP, |builder| builder);
     assert!(
