@@ -136,6 +136,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// **Errors.** Those of the endpoint, boxed, and [`Unavailable`]. An endpoint that fails to become ready is made
 /// anew, and the request goes to another one.
 ///
+/// **Panics.** One in the call of an endpoint, or in its future, reaches the caller. An endpoint that panics, there or
+/// while it is connected to or polled, has failed as by an error. What ends the pool's task, such as a panic of
+/// discovery, is told by [`Reason::Panicked`].
+///
 /// **Closing.** It takes no more requests, finishes those that wait and those in flight, and drops its endpoints.
 /// Without being closed, its task ends with the last clone and the last request that waits.
 pub struct Pool<K, S, P = PowerOfTwo, G: Gauge = InFlight, C = EveryErrorFails> {

@@ -88,10 +88,7 @@ impl Error for NoRuntime {}
 
 impl Panicked {
     fn new(payload: &(dyn Any + Send)) -> Self {
-        let message = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned());
+        let message = tower_close::panic_message(payload).map(ToOwned::to_owned);
         Self { message }
     }
 

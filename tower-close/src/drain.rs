@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -26,7 +27,8 @@ pub struct DrainLayer {
 /// them, as they belong to their callers. What is left at the deadline is told by
 /// [`NotClosed::CutOff`](crate::NotClosed::CutOff).
 ///
-/// **Readiness.** That of the inner service; once it is closed, it is ready, and calls fail.
+/// **Readiness.** That of the inner service; once it is closed, it is ready, and calls fail. Whoever waits then is
+/// woken.
 ///
 /// **Cancellation.** Dropping a response future drops the inner service's, and closing no longer waits for it.
 ///
@@ -62,11 +64,14 @@ pub struct DrainLayer {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct Drain<S> {
     inner: S,
     closer: Closer,
+    /// Wakes whoever waits for the inner service when this is closed. Made when one has to.
+    told: Option<Told>,
 }
+
+type Told = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// The service was closed before the request came. Nothing was done for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +123,7 @@ impl<S> Layer<S> for DrainLayer {
         Drain {
             inner,
             closer: self.closer.clone(),
+            told: None,
         }
     }
 }
@@ -128,9 +134,22 @@ impl<S> Drain<S> {
         DrainLayer::new().layer(inner)
     }
 
+    /// Has the task woken when this is closed. Ready if it is already.
+    #[cold]
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let asked = &self.closer.asked;
+        let told = self.told.get_or_insert_with(|| {
+            let asked = Arc::clone(asked);
+            Box::pin(async move { asked.first.notified().await })
+        });
+        ready!(told.as_mut().poll(cx));
+        self.told = None;
+        Poll::Ready(())
+    }
+
     /// How many requests are in flight.
     pub fn in_flight(&self) -> usize {
-        self.closer.asked.receiver_count()
+        self.closer.asked.by.receiver_count()
     }
 }
 
@@ -139,6 +158,7 @@ impl<S: Clone> Clone for Drain<S> {
         Self {
             inner: self.inner.clone(),
             closer: self.closer.clone(),
+            told: None,
         }
     }
 }
@@ -168,7 +188,12 @@ where
         if self.closer.asked().is_some() {
             return Poll::Ready(Ok(()));
         }
-        self.inner.poll_ready(cx).map_err(Into::into)
+        let polled = self.inner.poll_ready(cx);
+        // Looks again after it has said that it waits, as closing may have come in between.
+        if polled.is_pending() && (self.poll_told(cx).is_ready() || self.closer.asked().is_some()) {
+            return Poll::Ready(Ok(()));
+        }
+        polled.map_err(Into::into)
     }
 
     fn call(&mut self, req: Req) -> Self::Future {
@@ -201,6 +226,15 @@ where
             }
             StateProj::Refused => Poll::Ready(Err(IsClosed.into())),
         }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Drain<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain")
+            .field("inner", &self.inner)
+            .field("closer", &self.closer)
+            .finish_non_exhaustive()
     }
 }
 

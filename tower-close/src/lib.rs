@@ -55,7 +55,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tower_deadline::Deadline;
 
 mod drain;
@@ -64,7 +64,7 @@ mod task;
 
 pub use self::drain::{Drain, DrainLayer, IsClosed, ResponseFuture};
 pub use self::order::{AtOnce, InTurn};
-pub use self::task::{NoRuntime, Task};
+pub use self::task::{NoRuntime, Task, panic_message};
 
 /// Something that can be closed: it stops accepting, drains, and ends by a deadline.
 ///
@@ -114,8 +114,15 @@ pub enum NotClosed {
 /// Its clones ask the same. Where all are dropped nobody can ask any more, which is not the same as asking.
 #[derive(Clone, Debug)]
 pub struct Closer {
+    asked: Arc<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
     /// The deadline, once closing was asked for. It has ended when no receiver is left.
-    asked: Arc<watch::Sender<Option<Deadline>>>,
+    by: watch::Sender<Option<Deadline>>,
+    /// Tells those who wait for the first asking, and aren't waited for.
+    first: Notify,
 }
 
 /// Learns that closing was asked for, and tells by being dropped that it is done: the other half of a
@@ -151,9 +158,12 @@ pub struct Signal {
 /// # }
 /// ```
 pub fn closer() -> (Closer, Signal) {
-    let (sender, asked) = watch::channel(None);
+    let (by, asked) = watch::channel(None);
     let asker = Closer {
-        asked: Arc::new(sender),
+        asked: Arc::new(Asked {
+            by,
+            first: Notify::new(),
+        }),
     };
     (asker, Signal { asked })
 }
@@ -164,29 +174,30 @@ impl Closer {
     /// Fine after closing was asked for, too: the signal says so at once.
     pub fn signal(&self) -> Signal {
         Signal {
-            asked: self.asked.subscribe(),
+            asked: self.asked.by.subscribe(),
         }
     }
 
     /// The deadline, once closing was asked for.
     pub fn asked(&self) -> Option<Deadline> {
-        *self.asked.borrow()
+        *self.asked.by.borrow()
     }
 
     /// Whether all signals are dropped.
     pub fn is_done(&self) -> bool {
-        self.asked.is_closed()
+        self.asked.by.is_closed()
     }
 
     /// Asks, without waiting. The earliest deadline counts.
     fn ask(&self, by: Deadline) {
-        self.asked.send_if_modified(|asked| {
+        self.asked.by.send_if_modified(|asked| {
             let is_earlier = asked.is_none_or(|before| by < before);
             if is_earlier {
                 *asked = Some(by);
             }
             is_earlier
         });
+        self.asked.first.notify_waiters();
     }
 }
 
@@ -196,9 +207,9 @@ impl Close for Closer {
         let asked = Arc::clone(&self.asked);
         Closing::new(async move {
             // Whoever asks for an earlier end later is answered then; this one waits for what it was promised.
-            let drained = by.within(asked.closed()).await;
+            let drained = by.within(asked.by.closed()).await;
             drained.map_err(|_| NotClosed::CutOff {
-                unfinished: asked.receiver_count(),
+                unfinished: asked.by.receiver_count(),
             })
         })
     }

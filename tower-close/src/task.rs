@@ -96,7 +96,10 @@ where
             match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
                 Ok(Poll::Ready(())) => return Poll::Ready(End::Finished),
                 Ok(Poll::Pending) => {}
-                Err(panic) => return Poll::Ready(End::Panicked(message(&*panic))),
+                Err(panic) => {
+                    let message = panic_message(&*panic).unwrap_or("(no message)");
+                    return Poll::Ready(End::Panicked(message.to_owned()));
+                }
             }
             cut_off.as_mut().poll(cx).map(|()| End::CutOff)
         })
@@ -106,10 +109,12 @@ where
     let _ = end.set(ended);
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "(no message)".to_owned())
+/// What a panic said, if that is text.
+///
+/// `payload` is what [`catch_unwind`] and tokio's `JoinError` give.
+pub fn panic_message(payload: &(dyn Any + Send)) -> Option<&str> {
+    let literal = payload.downcast_ref::<&str>().copied();
+    literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
 impl Close for Task {
@@ -119,7 +124,7 @@ impl Close for Task {
         let end = Arc::clone(&self.end);
         Closing::new(async move {
             // It is the task that goes by the deadline, so that it does even if nobody waits.
-            asked.closed().await;
+            asked.by.closed().await;
             match end.get() {
                 Some(End::Finished) => Ok(()),
                 Some(End::Panicked(message)) => Err(NotClosed::Panicked {

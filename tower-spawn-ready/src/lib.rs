@@ -388,10 +388,7 @@ impl Error for Aborted {}
 
 impl Panicked {
     fn new(payload: &(dyn Any + Send)) -> Self {
-        let message = payload
-            .downcast_ref::<&str>()
-            .map(|text| Arc::from(*text))
-            .or_else(|| Some(Arc::from(payload.downcast_ref::<String>()?.as_str())));
+        let message = tower_close::panic_message(payload).map(Arc::from);
         Self { message }
     }
 

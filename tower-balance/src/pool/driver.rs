@@ -9,12 +9,13 @@ use std::future::{Future, poll_fn};
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::Abortable;
+use futures_util::future::{Abortable, Aborted};
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -32,7 +33,7 @@ use super::latch::TurnedAway;
 use super::link::Phase;
 use super::observe::Newcomers;
 use super::roster::Roster;
-use super::shared::Shared;
+use super::shared::{Shared, panicked};
 use super::shortage::{Census, Reason};
 
 mod connections;
@@ -346,7 +347,7 @@ where
             }
         }
         let polled = match entry.draining {
-            Draining::No if !is_over => visit.poll_ready::<Req>().map(|service| service.is_some()),
+            Draining::No if !is_over => visit.poll_guarded::<Req>(),
             _ => Poll::Pending,
         };
         visit.is_well();
@@ -533,13 +534,23 @@ where
 impl<F, T, E> Future for Attempt<Abortable<F>>
 where
     F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
 {
-    type Output = Option<(u32, u64, Result<T, E>)>;
+    /// None if it was given up; else what was made, or why nothing was.
+    type Output = Option<(u32, u64, Result<T, Arc<str>>)>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let ended = this.future.poll(cx);
-        ended.map(|ended| Some((*this.index, *this.number, ended.ok()?)))
+        let poll = || this.future.poll(cx);
+        // A panic is the failure of one endpoint. The future isn't polled again.
+        let made = match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(polled) => match ready!(polled) {
+                Ok(made) => made.map_err(|error| error.into().to_string().into()),
+                Err(Aborted) => return Poll::Ready(None),
+            },
+            Err(panic) => Err(panicked("connecting", &*panic)),
+        };
+        Poll::Ready(Some((*this.index, *this.number, made)))
     }
 }
 

@@ -3,8 +3,10 @@
 //! A caller picks a ready endpoint, takes its latch if nobody has it, polls the service and calls it: no task in
 //! between, and nothing to wait for. Everything that is rare goes through the lock of the [`Line`].
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -366,6 +368,14 @@ impl Line {
     }
 }
 
+/// Says that `what` panicked, and what the panic said.
+pub(super) fn panicked(what: &str, panic: &(dyn Any + Send)) -> Arc<str> {
+    match tower_close::panic_message(panic) {
+        Some(message) => format!("{what} panicked: {message}").into(),
+        None => format!("{what} panicked").into(),
+    }
+}
+
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
@@ -446,6 +456,22 @@ impl<S, G: Gauge> Visit<'_, S, G> {
                 Poll::Pending
             }
         }
+    }
+
+    /// Polls the service, for the task, which a panic of one endpoint must not end: it is a failure like others. Says
+    /// whether the service is ready; if not, it is gone.
+    pub(super) fn poll_guarded<Req>(&mut self) -> Poll<bool>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError>,
+    {
+        let poll = || self.poll_ready::<Req>().map(|service| service.is_some());
+        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
+            if let Some(seat) = self.seat() {
+                seat.give_up(panicked("its service", &*panic));
+            }
+            Poll::Ready(false)
+        })
     }
 
     /// Keeps callers from picking it. While the latch is held, so that the task can't put it back before.

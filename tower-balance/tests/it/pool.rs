@@ -794,6 +794,45 @@ async fn a_panic_of_an_endpoint_is_its_callers_and_the_endpoint_is_rebuilt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_of_one_endpoint_is_its_failure_and_the_others_go_on() {
+    let servers = servers(2);
+    servers[0].panic_when_connected(true);
+    let (_sender, mut pool) = pool(&servers);
+    settle().await;
+    assert_eq!(census(&pool), [0, 1, 1, 0, 0, 0]);
+    call(&mut pool).await.unwrap();
+    servers[0].panic_when_connected(false);
+    sleep(SECOND).await;
+    assert_eq!(census(&pool), [0, 2, 0, 0, 0, 0]);
+
+    // Polled by the pool's task, as it waits for room.
+    servers[0].set_capacity(0);
+    for _ in 0..4 {
+        call(&mut pool).await.unwrap();
+    }
+    servers[0].set_capacity(1);
+    servers[0].panic_when_polled();
+    settle().await;
+    assert_eq!(servers[0].connects(), 3);
+    assert_eq!(census(&pool), [0, 2, 0, 0, 0, 0]);
+    call(&mut pool).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_endpoint_said_when_it_panicked_is_told() {
+    let servers = servers(1);
+    servers[0].panic_when_connected(true);
+    let (_sender, mut pool) = pool(&servers);
+    let error = call(&mut pool).await.unwrap_err();
+    let error = unavailable(&error);
+    assert_eq!(error.reason, Reason::WaitedTooLong);
+    assert_eq!(
+        error.last_failure.as_deref(),
+        Some("connecting panicked: connected on purpose")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_of_the_task_reaches_callers_with_its_cause() {
     let (sender, changes) = mpsc::unbounded_channel();
     let connect = Connect::panicking();

@@ -56,6 +56,21 @@ async fn a_closed_service_finishes_what_it_has_and_takes_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_stuck_service_is_told_when_it_is_closed() {
+    let layer = DrainLayer::new();
+    let (mut service, mut server) = mock::spawn_layer::<&str, &str, _>(layer.clone());
+    server.allow(0);
+    assert_pending!(service.poll_ready());
+    assert_pending!(service.poll_ready());
+    // It isn't in flight, and closing doesn't wait for it.
+    layer.close(in_seconds(10)).await.unwrap();
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+    let mut late = task::spawn(service.call("late"));
+    assert!(assert_ready_err!(late.poll()).is::<IsClosed>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_that_is_dropped_is_not_waited_for() {
     let layer = DrainLayer::new();
     let (mut service, _server) = mock::spawn_layer::<&str, &str, _>(layer.clone());

@@ -90,7 +90,7 @@ where
         self.show(index);
     }
 
-    fn connected(&mut self, index: u32, number: u64, result: Result<S, M::MakeError>) {
+    fn connected(&mut self, index: u32, number: u64, result: Result<S, Arc<str>>) {
         let Some(entry) = self.entry(index).filter(|entry| entry.number == number) else {
             return;
         };
@@ -105,10 +105,7 @@ where
                 }
                 self.settle(index);
             }
-            Err(error) => {
-                let error: BoxError = error.into();
-                self.fault(index, error.to_string().into());
-            }
+            Err(failure) => self.fault(index, failure),
         }
     }
 

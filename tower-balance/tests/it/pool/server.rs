@@ -20,6 +20,8 @@ pub(crate) struct Server {
     hangs: AtomicBool,
     fails: AtomicBool,
     panics: AtomicBool,
+    panics_when_polled: AtomicBool,
+    panics_when_connected: AtomicBool,
     latency: Mutex<Option<Duration>>,
     connects: AtomicUsize,
     connections: AtomicUsize,
@@ -67,6 +69,15 @@ impl Server {
 
     pub(crate) fn panic_once(&self) {
         self.panics.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn panic_when_polled(&self) {
+        self.panics_when_polled.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(crate) fn panic_when_connected(&self, panics: bool) {
+        self.panics_when_connected.store(panics, Ordering::SeqCst);
     }
 
     pub(crate) fn break_connections(&self) {
@@ -149,6 +160,8 @@ impl Service<Arc<Server>> for Connect {
                 sleep(latency).await;
             }
             at_once.0.fetch_sub(1, Ordering::SeqCst);
+            let panics = server.panics_when_connected.load(Ordering::SeqCst);
+            assert!(!panics, "connected on purpose");
             if server.refuses.load(Ordering::SeqCst) {
                 return Err("connection refused".into());
             }
@@ -165,6 +178,8 @@ impl Service<()> for Connection {
     type Future = Response<usize>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let panics = &self.server.panics_when_polled;
+        assert!(!panics.swap(false, Ordering::SeqCst), "polled on purpose");
         if self.epoch < self.server.epoch.load(Ordering::SeqCst) {
             return Poll::Ready(Err("connection lost".into()));
         }
