@@ -40,8 +40,8 @@
 //! where a deadline follows from it, and for idle connections now and then only, so that most requests cost neither a clock
 //! nor a timer. There is no allocation for each request, unless its body has to be waited for.
 //!
-//! In instructions, of a keep-alive request that says hello over one connection (`examples/callgrind.sh`): 1.14
-//! times those of hyper alone with idle and stall timeouts and vetting off, 1.25 times with the
+//! In instructions, of a keep-alive request that says hello over one connection (`examples/callgrind.sh`): 1.07
+//! times those of hyper alone with idle and stall timeouts and vetting off, 1.22 times with the
 //! defaults. About half of the difference is what the runtime does for a timer that is set, each time that
 //! it waits; it shrinks as connections share wake-ups. An idle connection takes 11 KiB, where hyper alone
 //! takes 10.
