@@ -21,6 +21,7 @@
 //! [`PeakEwma`](tower_load::peak_ewma::PeakEwma), add one reading of the clock per pick. A change of the
 //! set of endpoints allocates and hashes.
 
+mod made;
 mod outcome_gauge;
 mod patience;
 mod pick;
@@ -39,11 +40,12 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tower_discover::{Change, Discover};
-use tower_layer::Layer;
 use tower_load::Load;
 use tower_ready_cache::{Failed, NotReady, ReadyCache};
 use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
+
+pub use self::made::{MakeBalance, MakeBalanceLayer, MakeFuture};
 
 use crate::error::NoEndpoint;
 use crate::patience::Patience;
@@ -135,30 +137,6 @@ pin_project! {
         Called { #[pin] response: F },
         Failed { reason: NoEndpoint },
         Done,
-    }
-}
-
-/// Makes a [`Balance`] of every [`Discover`] that a service makes.
-///
-/// # Readiness, Cancellation, Errors
-///
-/// As those of the service inside.
-pub struct MakeBalance<S, Req> {
-    inner: S,
-    _request: PhantomData<fn(Req)>,
-}
-
-/// Wraps services that make a [`Discover`] in [`MakeBalance`].
-pub struct MakeBalanceLayer<D, Req> {
-    _marker: PhantomData<fn(D, Req)>,
-}
-
-pin_project! {
-    /// The future of a [`MakeBalance`], which resolves to a [`Balance`].
-    pub struct MakeFuture<F, Req> {
-        #[pin]
-        inner: F,
-        _request: PhantomData<fn(Req)>,
     }
 }
 
@@ -455,121 +433,6 @@ impl Chance {
             Self::Default(rng) => rng.next_u64(),
             Self::Custom(rng) => rng.next_u64(),
         }
-    }
-}
-
-impl<S, Req> MakeBalance<S, Req> {
-    /// Makes a [`Balance`] of every [`Discover`] that `inner` makes.
-    pub const fn new(inner: S) -> Self {
-        Self {
-            inner,
-            _request: PhantomData,
-        }
-    }
-}
-
-impl<S, Target, Req> Service<Target> for MakeBalance<S, Req>
-where
-    S: Service<Target>,
-    S::Response: Discover,
-    <S::Response as Discover>::Key: Hash,
-    <S::Response as Discover>::Service: Service<Req>,
-    <<S::Response as Discover>::Service as Service<Req>>::Error: Into<BoxError>,
-{
-    type Response = Balance<S::Response, Req>;
-    type Error = S::Error;
-    type Future = MakeFuture<S::Future, Req>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, target: Target) -> Self::Future {
-        MakeFuture {
-            inner: self.inner.call(target),
-            _request: PhantomData,
-        }
-    }
-}
-
-impl<S, Req> Clone for MakeBalance<S, Req>
-where
-    S: Clone,
-{
-    fn clone(&self) -> Self {
-        Self::new(self.inner.clone())
-    }
-}
-
-impl<S, Req> fmt::Debug for MakeBalance<S, Req>
-where
-    S: fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MakeBalance")
-            .field("inner", &self.inner)
-            .finish()
-    }
-}
-
-impl<F, T, E, Req> Future for MakeFuture<F, Req>
-where
-    F: Future<Output = Result<T, E>>,
-    T: Discover,
-    T::Key: Hash,
-    T::Service: Service<Req>,
-    <T::Service as Service<Req>>::Error: Into<BoxError>,
-{
-    type Output = Result<Balance<T, Req>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx).map_ok(Balance::new)
-    }
-}
-
-impl<F, Req> fmt::Debug for MakeFuture<F, Req>
-where
-    F: fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MakeFuture")
-            .field("inner", &self.inner)
-            .finish()
-    }
-}
-
-impl<D, Req> MakeBalanceLayer<D, Req> {
-    /// Makes the layer.
-    pub const fn new() -> Self {
-        Self {
-            _marker: PhantomData,
-        }
-    }
-}
-
-impl<S, Req> Layer<S> for MakeBalanceLayer<S, Req> {
-    type Service = MakeBalance<S, Req>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        MakeBalance::new(inner)
-    }
-}
-
-impl<D, Req> Clone for MakeBalanceLayer<D, Req> {
-    fn clone(&self) -> Self {
-        Self::new()
-    }
-}
-
-impl<D, Req> Default for MakeBalanceLayer<D, Req> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<D, Req> fmt::Debug for MakeBalanceLayer<D, Req> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MakeBalanceLayer").finish()
     }
 }
 

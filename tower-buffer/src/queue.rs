@@ -23,15 +23,18 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::task;
-use tokio::time::Instant;
 use tower_close::Closer;
-use tower_deadline::{Deadline, Expired, enter_unbounded};
-use tracing::Span;
+use tower_deadline::enter_unbounded;
 
+mod closing;
+mod line;
+
+pub(crate) use self::line::Failure;
+use self::line::{Message, Origin, Stage, State};
+use crate::ServiceError;
 use crate::fifo::{Fifo, Key};
 use crate::slots::{CLOSED, DRAINING, QUEUED, SERVING, Slots, UNSTARTED};
 use crate::sync::{Alarm, AtomicUsize, Mutex, MutexGuard, Ordering, lock, try_lock};
-use crate::{BoxError, Closed, NoRuntime, ServiceError};
 
 /// How many messages the worker serves before it lets other tasks run.
 const TURNS: usize = 1024;
@@ -65,26 +68,6 @@ pub(crate) enum Served<Req, F> {
     Broken(ServiceError),
 }
 
-/// Why a queue takes no more messages.
-#[derive(Clone, Debug)]
-pub(crate) enum Failure {
-    Service(ServiceError),
-    Closed,
-    NoRuntime,
-    Expired,
-}
-
-impl From<Failure> for BoxError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Service(error) => error.into(),
-            Failure::Closed => Closed.into(),
-            Failure::NoRuntime => NoRuntime.into(),
-            Failure::Expired => Expired::before_work().into(),
-        }
-    }
-}
-
 pub(crate) struct Queue<Req, F> {
     slots: Slots,
     host: Mutex<Host<Req, F>>,
@@ -105,70 +88,7 @@ struct Host<Req, F> {
     waker: Waker,
 }
 
-struct State<Req, F> {
-    /// Why the queue is closed, if it is.
-    failure: Option<Failure>,
-    messages: Fifo<Message<Req, F>>,
-}
-
-struct Message<Req, F> {
-    stage: Stage<Req, F>,
-    /// The task that waits for the answer.
-    waker: Option<Waker>,
-}
-
-enum Stage<Req, F> {
-    Queued(Req, Origin),
-    /// First in the line, its request in the worker's hands.
-    Serving,
-    /// The same, but the caller has left.
-    Abandoned,
-    /// Out of the line.
-    Answered(Result<F, Failure>),
-}
-
-/// What a request was called in, and is served in.
-struct Origin {
-    span: Span,
-    deadline: Option<Deadline>,
-}
-
-impl Origin {
-    fn current() -> Self {
-        Self {
-            span: Span::current(),
-            deadline: Deadline::current(),
-        }
-    }
-
-    fn has_expired(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| deadline.has_passed_at(Instant::now()))
-    }
-}
-
 type Answer<F> = (Key, Result<F, Failure>);
-
-impl<Req, F> State<Req, F> {
-    /// Takes the request out of the first message, which stays in the line.
-    fn take_front(&mut self) -> Option<(Key, Req, Origin)> {
-        let key = self.messages.front()?;
-        let stage = &mut self.messages.get_mut(key)?.stage;
-        match std::mem::replace(stage, Stage::Serving) {
-            Stage::Queued(req, origin) => Some((key, req, origin)),
-            other => {
-                *stage = other;
-                None
-            }
-        }
-    }
-}
-
-/// What closing leaves to be done outside of the lock.
-struct Wreck<Req> {
-    wakers: Vec<Waker>,
-    requests: Vec<(Req, Origin)>,
-}
 
 impl<Req, F> Queue<Req, F> {
     pub(crate) fn new(
@@ -550,104 +470,6 @@ impl<Req, F> Queue<Req, F> {
         }
         self.close(Failure::Closed);
         Poll::Ready(())
-    }
-
-    // --- The end.
-
-    /// Fails all callers because the service did.
-    #[cold]
-    fn break_down(
-        &self,
-        mut host: MutexGuard<'_, Host<Req, F>>,
-        error: ServiceError,
-    ) -> ServiceError {
-        let service = host.service.take();
-        let runtime = host.runtime.clone();
-        // Fail the queue before anybody can find the service missing.
-        let wreck = self.condemn(Failure::Service(error.clone()));
-        drop(host);
-        let _runtime = runtime.as_ref().map(|runtime| runtime.enter());
-        drop_quietly(service);
-        self.clear_away(wreck);
-        error
-    }
-
-    /// Takes no more messages. The worker serves those that there are, and ends.
-    pub(crate) fn drain(&self) {
-        let wakers = {
-            // Under the lock, so that no message comes in after it.
-            let _state = lock(&self.state);
-            self.slots.drain()
-        };
-        for waker in wakers {
-            waker.wake();
-        }
-        self.alarm.ring();
-    }
-
-    /// Closes the queue, fails all callers, and drops the service.
-    pub(crate) fn close(&self, failure: Failure) {
-        let wreck = self.condemn(failure);
-        self.drop_service();
-        self.clear_away(wreck);
-    }
-
-    /// The worker has gone.
-    pub(crate) fn close_for_good(&self) {
-        self.close(Failure::Closed);
-        self.alarm.clear();
-    }
-
-    fn condemn(&self, failure: Failure) -> Wreck<Req> {
-        let mut wreck = Wreck {
-            wakers: Vec::new(),
-            requests: Vec::new(),
-        };
-        let mut guard = lock(&self.state);
-        let state = &mut *guard;
-        if state.failure.is_some() {
-            return wreck;
-        }
-        while let Some(key) = state.messages.front() {
-            state.messages.leave(key);
-            let Some(message) = state.messages.get_mut(key) else {
-                continue;
-            };
-            let answer = Stage::Answered(Err(failure.clone()));
-            match std::mem::replace(&mut message.stage, answer) {
-                Stage::Queued(req, origin) => wreck.requests.push((req, origin)),
-                Stage::Abandoned => drop(state.messages.remove(key)),
-                Stage::Serving | Stage::Answered(_) => {}
-            }
-            if let Some(message) = state.messages.get_mut(key) {
-                wreck.wakers.extend(message.waker.take());
-            }
-        }
-        state.failure = Some(failure);
-        wreck.wakers.extend(self.slots.close());
-        wreck
-    }
-
-    fn clear_away(&self, wreck: Wreck<Req>) {
-        for waker in wreck.wakers {
-            waker.wake();
-        }
-        self.alarm.ring();
-        for request in wreck.requests {
-            drop_quietly(request);
-        }
-    }
-
-    /// Drops the service of a closed queue. Where a caller has it, that caller does so.
-    fn drop_service(&self) {
-        let Some(mut host) = try_lock(&self.host) else {
-            return;
-        };
-        let service = host.service.take();
-        let runtime = host.runtime.clone();
-        drop(host);
-        let _runtime = runtime.as_ref().map(|runtime| runtime.enter());
-        drop_quietly(service);
     }
 }
 

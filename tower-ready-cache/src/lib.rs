@@ -16,6 +16,8 @@
 //! allocates its waker. A wake from another thread takes a short lock.
 
 mod failed;
+mod members;
+mod turn;
 mod wakes;
 
 use std::collections::VecDeque;
@@ -31,6 +33,7 @@ use indexmap::IndexMap;
 use slab::Slab;
 use tower_service::Service;
 
+use crate::turn::Turn;
 use crate::wakes::{Handle, Wakes};
 
 pub use self::failed::{Failed, NotReady};
@@ -110,155 +113,6 @@ enum State {
     Ready(usize),
     /// In `to_poll`, or waiting for a wake.
     Pending,
-}
-
-/// The service that a balancer picked. It is called in its place among the ready ones: nearly always it
-/// is ready again when it is polled for the next pick, and then no list has changed.
-#[derive(Clone, Copy)]
-enum Turn {
-    Nobody,
-    /// It is ready, and meant for the next call.
-    Picked(usize),
-    /// It was called, and is among the ready ones on trust until the next poll.
-    Called(usize),
-}
-
-impl<K, S, Req> ReadyCache<K, S, Req>
-where
-    K: Eq + Hash,
-{
-    /// Counts the services, ready or pending.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Tells whether there are no services at all.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Counts the services that are ready.
-    #[inline]
-    pub fn ready_len(&self) -> usize {
-        self.ready.len()
-    }
-
-    /// Counts the services that are pending.
-    #[inline]
-    pub fn pending_len(&self) -> usize {
-        self.entries.len() - self.ready.len()
-    }
-
-    /// Tells whether a service of this key is pending.
-    pub fn pending_contains<Q: Hash + Equivalent<K>>(&self, key: &Q) -> bool {
-        // Of two entries the map has the pending one.
-        self.slots
-            .get(key)
-            .is_some_and(|&slot| matches!(self.entries[slot].state, State::Pending))
-    }
-
-    /// Gives the ready service of this key, with its index.
-    pub fn get_ready<Q: Hash + Equivalent<K>>(&self, key: &Q) -> Option<(usize, &K, &S)> {
-        let index = self.ready_index(key)?;
-        let (key, service) = self.get_ready_index(index)?;
-        Some((index, key, service))
-    }
-
-    /// Gives the ready service of this key, with its index.
-    pub fn get_ready_mut<Q: Hash + Equivalent<K>>(
-        &mut self,
-        key: &Q,
-    ) -> Option<(usize, &K, &mut S)> {
-        let index = self.ready_index(key)?;
-        let (key, service) = self.get_ready_index_mut(index)?;
-        Some((index, key, service))
-    }
-
-    /// Gives the ready service at this index.
-    #[inline]
-    pub fn get_ready_index(&self, index: usize) -> Option<(&K, &S)> {
-        let entry = &self.entries[*self.ready.get(index)?];
-        Some((&entry.key, &entry.service))
-    }
-
-    /// Gives the ready service at this index.
-    pub fn get_ready_index_mut(&mut self, index: usize) -> Option<(&K, &mut S)> {
-        let entry = &mut self.entries[*self.ready.get(index)?];
-        Some((&entry.key, &mut entry.service))
-    }
-
-    /// Iterates over the ready services, by index.
-    pub fn iter_ready(&self) -> impl Iterator<Item = (&K, &S)> {
-        self.ready.iter().map(|&slot| {
-            let entry = &self.entries[slot];
-            (&entry.key, &entry.service)
-        })
-    }
-
-    /// Iterates over the ready services, by index. Allocates.
-    pub fn iter_ready_mut(&mut self) -> impl Iterator<Item = (&K, &mut S)> {
-        // The entries can only be borrowed in the order in which they are stored.
-        let mut ready: Vec<_> = self.ready.iter().map(|_| None).collect();
-        for (_, entry) in &mut self.entries {
-            if let State::Ready(index) = entry.state {
-                ready[index] = Some((&entry.key, &mut entry.service));
-            }
-        }
-        ready.into_iter().flatten()
-    }
-
-    /// Drops the services of this key, the ready and the pending one. Tells whether there was any.
-    ///
-    /// The last ready service takes the index of one that was ready.
-    pub fn evict<Q: Hash + Equivalent<K>>(&mut self, key: &Q) -> bool {
-        let Some(&slot) = self.slots.get(key) else {
-            return false;
-        };
-        if let Some(older) = self.entries[slot].twin {
-            self.remove(older);
-        }
-        self.remove(slot);
-        true
-    }
-
-    fn ready_index<Q: Hash + Equivalent<K>>(&self, key: &Q) -> Option<usize> {
-        let entry = &self.entries[*self.slots.get(key)?];
-        let older = || Some(self.entries[entry.twin?].state);
-        match entry.state {
-            State::Ready(index) => Some(index),
-            State::Pending => match older()? {
-                State::Ready(index) => Some(index),
-                State::Pending => None,
-            },
-        }
-    }
-
-    /// Takes an entry out, wherever it is.
-    fn remove(&mut self, slot: usize) -> Entry<K, S> {
-        let entry = self.entries.remove(slot);
-        self.turn.skip(slot);
-        if let State::Ready(index) = entry.state {
-            self.remove_from_ready(index);
-        }
-        match entry.twin {
-            Some(twin) => {
-                self.entries[twin].twin = None;
-                self.slots[&entry.key] = twin;
-            }
-            None => {
-                self.slots.swap_remove(&entry.key);
-            }
-        }
-        entry
-    }
-
-    #[inline]
-    fn remove_from_ready(&mut self, index: usize) {
-        self.ready.swap_remove(index);
-        if let Some(&moved) = self.ready.get(index) {
-            self.entries[moved].state = State::Ready(index);
-        }
-    }
 }
 
 impl<K, S, Req> ReadyCache<K, S, Req>
@@ -558,85 +412,6 @@ where
             self.to_poll.retain(|&slot| {
                 self.entries.contains(slot) && !std::mem::replace(&mut seen[slot], true)
             });
-        }
-    }
-}
-
-/// What `tower-balance` needs beyond the public interface, for speed: two thirds of what a call costs
-/// would else go into lists. It may change at any time.
-#[doc(hidden)]
-impl<K, S, Req> ReadyCache<K, S, Req>
-where
-    K: Clone + Eq + Hash,
-    S: Service<Req>,
-    <S as Service<Req>>::Error: Into<BoxError>,
-{
-    /// Tells whether a service is picked, and still ready.
-    #[inline]
-    pub fn check_picked(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed<K>> {
-        match self.turn {
-            Turn::Picked(slot) => self.check_slot(cx, slot),
-            Turn::Nobody | Turn::Called(_) => Ok(false),
-        }
-    }
-
-    /// Picks the ready service at this index, if it still is.
-    #[inline]
-    pub fn pick(&mut self, cx: &mut Context<'_>, index: usize) -> Result<bool, Failed<K>> {
-        let Some(&slot) = self.ready.get(index) else {
-            return Ok(false);
-        };
-        self.turn = Turn::Picked(slot);
-        self.check_slot(cx, slot)
-    }
-
-    /// Picks one of the ready services at these two indices, if it still is ready: the first, if it is
-    /// preferred.
-    #[inline]
-    pub fn pick_of_two(
-        &mut self,
-        cx: &mut Context<'_>,
-        (first, second): (usize, usize),
-        prefer_first: impl FnOnce(&S, &S) -> bool,
-    ) -> Result<bool, Failed<K>> {
-        let (Some(&first), Some(&second)) = (self.ready.get(first), self.ready.get(second)) else {
-            return Ok(false);
-        };
-        let (a, b) = (&self.entries[first].service, &self.entries[second].service);
-        let slot = if prefer_first(a, b) { first } else { second };
-        self.turn = Turn::Picked(slot);
-        self.check_slot(cx, slot)
-    }
-
-    /// Calls the service that was picked. Until `poll_pending`, which polls it first of all, it looks
-    /// ready without being so.
-    #[inline]
-    pub fn call_picked(&mut self, req: Req) -> Result<S::Future, NotReady<Req>> {
-        let Turn::Picked(slot) = self.turn else {
-            return Err(NotReady(req));
-        };
-        self.turn = Turn::Called(slot);
-        Ok(self.entries[slot].service.call(req))
-    }
-
-    /// Makes the service pending that was picked and called, so that all that look ready are.
-    #[cold]
-    pub fn end_turn(&mut self) {
-        if let Turn::Called(slot) = self.turn {
-            self.leave_ready(slot);
-            self.to_poll.push_back(slot);
-        }
-    }
-}
-
-impl Turn {
-    /// Takes the turn from a service that leaves the ready ones.
-    #[inline]
-    fn skip(&mut self, slot: usize) {
-        if let Self::Picked(whose) | Self::Called(whose) = *self {
-            if whose == slot {
-                *self = Self::Nobody;
-            }
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::caller::{Caller, Submitted};
 use crate::sync::model;
+use crate::{BoxError, Closed};
 use loom::future::block_on;
 use loom::thread;
 use std::future::poll_fn;
