@@ -56,6 +56,18 @@ pub(crate) struct Verdict {
     pub(crate) bound: Bound,
     /// What nobody could have bettered, and why.
     pub(crate) floor: Option<(f64, &'static str)>,
+    pub(crate) parts: Option<Parts>,
+}
+
+/// Of what a figure is the ratio.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Parts {
+    /// What is judged, in milliseconds.
+    pub(crate) judged: f64,
+    /// What it is compared with.
+    pub(crate) compared: f64,
+    /// The part of all processors that the requests need.
+    pub(crate) busy: f64,
 }
 
 /// How a figure is judged.
@@ -172,6 +184,7 @@ impl Verdict {
             reached,
             bound: Bound::AtMost(bound),
             floor: None,
+            parts: None,
         }
     }
 
@@ -181,6 +194,7 @@ impl Verdict {
             reached,
             bound: Bound::AtLeast(bound),
             floor: None,
+            parts: None,
         }
     }
 
@@ -189,6 +203,14 @@ impl Verdict {
     pub(crate) fn with_floor(mut self, floor: f64, why: &'static str) -> Self {
         self.floor = Some((floor, why));
         self
+    }
+
+    /// Judges `parts.judged / parts.compared`.
+    pub(crate) fn ratio_at_most(what: impl Into<String>, parts: Parts, bound: f64) -> Self {
+        Self {
+            parts: Some(parts),
+            ..Self::at_most(what, parts.judged / parts.compared, bound)
+        }
     }
 
     pub(crate) fn holds(&self) -> bool {
@@ -243,7 +265,22 @@ impl fmt::Display for Verdict {
         if let Some((floor, why)) = self.floor {
             write!(f, "; {why}: {floor:.4}")?;
         }
+        if let Some(parts) = self.parts {
+            write!(f, "; {parts}")?;
+        }
         f.write_str(")")
+    }
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            judged,
+            compared,
+            busy,
+        } = self;
+        let busy = 100.0 * busy;
+        write!(f, "{judged:.0} to {compared:.0} ms, {busy:.0} % busy")
     }
 }
 

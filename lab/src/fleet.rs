@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use tower_balance::picker::{Picker, PowerOfTwo, RoundRobin};
-use tower_balance::prequal::Prequal;
+use tower_balance::prequal::{Mode, Prequal};
 use tower_load::CompleteOnResponse;
 use tower_load::meter::Meter;
 use tower_load::outcome::{OutcomeLoad, Outcomes};
@@ -13,7 +13,7 @@ use tower_service::Service;
 use tower_timeout::Timeout;
 
 use crate::chance::{Poisson, TRUNCATED, stream, truncated_normal};
-use crate::experiment::{Case, Experiment, Outcome, Plot, Report, Results, Verdict};
+use crate::experiment::{Case, Experiment, Outcome, Parts, Plot, Report, Results, Verdict};
 use crate::link::{AllKnowing, Client, Link};
 use crate::record::Record;
 use crate::server::{Failed, Server, Work};
@@ -51,15 +51,17 @@ pub(crate) enum Policy {
     PeakEwma,
     Outcomes,
     Prequal,
+    Asynchronous,
     AllKnowing,
 }
 
-const POLICIES: [Policy; 6] = [
+const POLICIES: [Policy; 7] = [
     Policy::RoundRobin,
     Policy::LeastLoaded,
     Policy::PeakEwma,
     Policy::Outcomes,
     Policy::Prequal,
+    Policy::Asynchronous,
     Policy::AllKnowing,
 ];
 
@@ -77,6 +79,7 @@ impl Policy {
             Self::PeakEwma => "peak EWMA",
             Self::Outcomes => "outcomes",
             Self::Prequal => "Prequal",
+            Self::Asynchronous => "Prequal, asynchronous",
             Self::AllKnowing => "all-knowing",
         }
     }
@@ -138,6 +141,13 @@ pub(crate) fn run(fleet: &Fleet, policy: Policy, load: f64, seed: u64) -> Outcom
             PowerOfTwo::default,
         ),
         Policy::Prequal => run_with(fleet, load, seed, |link| link, Prequal::new),
+        Policy::Asynchronous => run_with(
+            fleet,
+            load,
+            seed,
+            |link| link,
+            || Prequal::new().with_mode(Mode::Asynchronous),
+        ),
         Policy::AllKnowing => run_with(fleet, load, seed, |link| link, || AllKnowing),
     }
 }
@@ -177,21 +187,33 @@ where
         servers
     });
     drop(servers);
-    outcome(&record, world.trace())
+    outcome(&record, fleet.busy(load), world.trace())
 }
 
 fn servers(fleet: &Fleet, world: &World) -> Vec<(Server, Meter)> {
-    let slow = (fleet.slow_share * fleet.servers as f64).round() as usize;
-    let capacity = |index| {
-        if index < slow {
-            fleet.slow_capacity
-        } else {
-            fleet.fast_capacity
-        }
-    };
-    (0..fleet.servers)
-        .map(|index| (Server::new(world, capacity(index)), Meter::new()))
+    fleet
+        .capacities()
+        .map(|capacity| (Server::new(world, capacity), Meter::new()))
         .collect()
+}
+
+impl Fleet {
+    /// Of each server, in processors.
+    fn capacities(&self) -> impl Iterator<Item = f64> {
+        let slow = (self.slow_share * self.servers as f64).round() as usize;
+        (0..self.servers).map(move |index| {
+            if index < slow {
+                self.slow_capacity
+            } else {
+                self.fast_capacity
+            }
+        })
+    }
+
+    /// The part of all processors that are there which a load of the allocation needs.
+    fn busy(&self, load: f64) -> f64 {
+        load * self.servers as f64 / self.capacities().sum::<f64>()
+    }
 }
 
 /// Has the clients send requests at the rate that makes the load.
@@ -227,13 +249,14 @@ fn offer<S>(
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
-fn outcome(record: &Record, trace: u64) -> Outcome {
+fn outcome(record: &Record, busy: f64, trace: u64) -> Outcome {
     let latencies = record.latencies();
     let mut values: std::collections::BTreeMap<_, _> = QUANTILES
         .map(|(name, share)| (name, latencies.quantile_ms(share)))
         .into();
     values.insert("errors", latencies.failed());
     values.insert("requests", latencies.len() as f64);
+    values.insert("busy", busy);
     Outcome {
         values,
         curves: [].into(),
@@ -259,25 +282,31 @@ fn report(results: &Results) -> Report {
     let p99 = |policy: Policy, load| results.median(&case(policy, load), "p99");
     // The better of the two that follow peaks.
     let ewma = p99(Policy::PeakEwma, usual).min(p99(Policy::Outcomes, usual));
-    let of_ewma = |policy| p99(policy, usual) / ewma;
-    let rise = |policy| p99(policy, most) / p99(policy, usual);
+    let parts = |policy, load, compared| Parts {
+        judged: p99(policy, load),
+        compared,
+        busy: results.median(&case(policy, load), "busy"),
+    };
+    let of_ewma = |policy| parts(policy, usual, ewma);
+    let rise = |policy| parts(policy, most, p99(policy, usual));
+    let ratio = |parts: Parts| parts.judged / parts.compared;
     let most_errors = results.max(&case(Policy::Prequal, most), "errors");
     Report {
         header: vec!["load", "picker", "p50", "p90", "p99", "p99.9", "errors"],
         rows: rows.collect(),
         verdicts: vec![
-            Verdict::at_most(
+            Verdict::ratio_at_most(
                 format!("Prequal's p99 at {usual}, of the best peak EWMA's"),
                 of_ewma(Policy::Prequal),
                 0.5,
             )
-            .with_floor(of_ewma(Policy::AllKnowing), "who knows all"),
-            Verdict::at_most(
+            .with_floor(ratio(of_ewma(Policy::AllKnowing)), "who knows all"),
+            Verdict::ratio_at_most(
                 format!("Prequal's p99 at {most}, of its own at {usual}"),
                 rise(Policy::Prequal),
                 1.3,
             )
-            .with_floor(rise(Policy::AllKnowing), "who knows all"),
+            .with_floor(ratio(rise(Policy::AllKnowing)), "who knows all"),
             Verdict::at_most(
                 format!("Prequal's errors at {most}, of any seed"),
                 most_errors,
@@ -332,6 +361,13 @@ mod tests {
             assert_eq!(trace(1), trace(1), "{policy:?}");
             assert_ne!(trace(1), trace(2), "{policy:?}");
         }
+    }
+
+    #[test]
+    fn a_load_of_the_allocation_is_less_of_what_the_machines_can() {
+        // 4 of 20 have 0.75 processors, 16 have two.
+        assert!((small().busy(1.27) - 1.27 / 1.75).abs() < 1e-9);
+        assert!((small().busy(1.75) - 1.0).abs() < 1e-9);
     }
 
     #[test]

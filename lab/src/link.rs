@@ -1,10 +1,11 @@
 //! The way from a client to a server, and a client that picks one of them.
 
 use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use futures_util::future::{BoxFuture, Either};
-use tower_balance::picker::{Endpoints, Picker};
+use futures_util::future::BoxFuture;
+use tower_balance::picker::{Endpoints, Picker, Preparation};
 use tower_balance::prequal::{Probe, Reply};
 use tower_load::meter::{Meter, Metered};
 use tower_rng::{Rng, SplitMix64};
@@ -26,6 +27,11 @@ pub(crate) struct Link {
 /// A client that knows its endpoints, all of which are ready at any time, and picks one for each request.
 #[derive(Debug)]
 pub(crate) struct Client<S, P> {
+    parts: Arc<Mutex<Parts<S, P>>>,
+}
+
+#[derive(Debug)]
+struct Parts<S, P> {
     endpoints: Vec<S>,
     picker: P,
     rng: SplitMix64,
@@ -103,31 +109,75 @@ impl Probe for Link {
 
 impl<S, P> Client<S, P> {
     pub(crate) fn new(endpoints: Vec<S>, picker: P, rng: SplitMix64) -> Self {
-        Self {
+        let parts = Parts {
             endpoints,
             picker,
             rng,
+        };
+        Self {
+            parts: Arc::new(Mutex::new(parts)),
         }
     }
 }
 
 impl<S, P> Service<Work> for Client<S, P>
 where
-    S: Service<Work, Error = Failed>,
-    P: Picker<S>,
+    S: Service<Work, Error = Failed, Future: Send> + Send + 'static,
+    S::Response: Send,
+    P: Picker<S> + Send + 'static,
 {
     type Response = S::Response;
     type Error = Failed;
-    type Future = Either<S::Future, std::future::Ready<Result<S::Response, Failed>>>;
+    type Future = BoxFuture<'static, Result<S::Response, Failed>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, work: Work) -> Self::Future {
-        match self.picker.pick(&self.endpoints[..], &mut self.rng) {
-            Some(index) => Either::Left(self.endpoints[index].call(work)),
-            None => Either::Right(ready(Err(Failed::Refused))),
+        let preparation = lock(&self.parts).prepare();
+        match preparation {
+            None => send(&self.parts, work),
+            Some(preparation) => {
+                let parts = Arc::clone(&self.parts);
+                Box::pin(async move {
+                    preparation.await;
+                    send(&parts, work).await
+                })
+            }
         }
     }
+}
+
+fn send<S, P>(
+    parts: &Mutex<Parts<S, P>>,
+    work: Work,
+) -> BoxFuture<'static, Result<S::Response, Failed>>
+where
+    S: Service<Work, Error = Failed, Future: Send + 'static>,
+    S::Response: Send + 'static,
+    P: Picker<S>,
+{
+    let Parts {
+        endpoints,
+        picker,
+        rng,
+    } = &mut *lock(parts);
+    match picker.pick(&endpoints[..], rng) {
+        Some(index) => Box::pin(endpoints[index].call(work)),
+        None => Box::pin(ready(Err(Failed::Refused))),
+    }
+}
+
+impl<S, P> Parts<S, P> {
+    fn prepare(&mut self) -> Option<Preparation>
+    where
+        P: Picker<S>,
+    {
+        self.picker.prepare(&self.endpoints[..], &mut self.rng)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

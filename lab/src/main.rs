@@ -83,7 +83,9 @@ impl Entry {
         variations: impl IntoIterator<Item = Variation>,
         seeds: &[u64],
     ) -> Result<Findings, toml::de::Error> {
-        let mut findings = Findings::new(&(self.make)(parameters)?);
+        let experiment = (self.make)(parameters)?;
+        let unvaried = (experiment.report)(&experiment.run(seeds)).verdicts;
+        let mut findings = Findings::new(&experiment, unvaried);
         for variation in variations {
             let experiment = (self.make)(variation.parameters.clone())?;
             let report = (experiment.report)(&experiment.run(seeds));
@@ -199,7 +201,8 @@ fn vary(entries: &[&Entry], seeds: &[u64], out: &Path) -> Result<bool, Box<dyn E
     let mut summary = format!(
         "# Each parameter a fifth smaller and a fifth greater\n\n\
          Medians of {} seeds from {} on. \"At the floor\" is what can't be reached by arithmetic, as stated beside \
-         it, where what can be was, but for a twentieth.\n\n\
+         it, where what can be was, but for a twentieth. Of a ratio its two sides are given, and the part of all \
+         processors that the requests keep busy.\n\n\
          | experiment | variations | figures that hold | at the floor | that fail |\n|---|---|---|---|---|\n",
         seeds.len(),
         seeds.first().copied().unwrap_or_default(),

@@ -99,13 +99,19 @@ fn scaled(value: &Value, factor: f64) -> Option<Value> {
 #[derive(Debug)]
 pub(crate) struct Findings {
     name: &'static str,
+    /// With the parameters as they are.
+    unvaried: Vec<Verdict>,
     rows: Vec<(Variation, Vec<Verdict>)>,
 }
 
+/// What may have grown by that much by chance.
+const CHANCE: f64 = 1.02;
+
 impl Findings {
-    pub(crate) fn new(experiment: &Experiment) -> Self {
+    pub(crate) fn new(experiment: &Experiment, unvaried: Vec<Verdict>) -> Self {
         Self {
             name: experiment.name,
+            unvaried,
             rows: Vec::new(),
         }
     }
@@ -142,55 +148,86 @@ impl Findings {
 
     /// A section: for each figure the worst that was reached, and each variation with which it doesn't simply hold.
     pub(crate) fn section(&self) -> String {
-        let mut text = format!("\n## {}\n", self.name);
+        let mut text = format!("\n## {}\n\nAs they are:\n\n", self.name);
+        for verdict in &self.unvaried {
+            let _ = writeln!(text, "- {verdict}");
+        }
+        text.push_str("\n| figure | holds in | worst | with |\n|---|---|---|---|\n");
+        for figure in 0..self.unvaried.len() {
+            self.write_worst(&mut text, figure);
+        }
         for (whose, title) in [
             (Whose::Workload, "The workload's"),
             (Whose::Algorithm, "The algorithm's"),
         ] {
-            let names = self.rows.iter().filter(|(row, _)| row.whose == whose);
-            let names: Vec<_> = names.map(|(row, _)| row.what.as_str()).collect();
-            if !names.is_empty() {
-                let _ = writeln!(text, "\n{title}: {}.", names.join(", "));
-            }
-        }
-        text.push_str("\n| figure | holds in | worst | with |\n|---|---|---|---|\n");
-        let figures = self.rows.first().map_or(0, |(_, verdicts)| verdicts.len());
-        for figure in 0..figures {
-            let of_figure = || {
-                self.rows
-                    .iter()
-                    .filter_map(move |(row, verdicts)| Some((row, verdicts.get(figure)?)))
-            };
-            let holding = of_figure().filter(|(_, verdict)| verdict.holds()).count();
-            let worst = of_figure().max_by(|a, b| a.1.badness().total_cmp(&b.1.badness()));
-            let Some((row, verdict)) = worst else {
-                continue;
-            };
-            let _ = writeln!(
-                text,
-                "| {} ({}) | {holding} of {} | {:.4} | {} |",
-                verdict.what,
-                verdict.goal(),
-                of_figure().count(),
-                verdict.reached,
-                row.what
-            );
-        }
-        text.push('\n');
-        for (row, verdicts) in &self.rows {
-            for verdict in verdicts {
-                if verdict.judgement() != Judgement::Holds {
-                    let _ = writeln!(text, "- {}: {verdict}", row.what);
-                }
-            }
+            self.write_rows(&mut text, whose, title);
         }
         text
     }
+
+    /// A row of the section's table.
+    fn write_worst(&self, text: &mut String, figure: usize) {
+        let rows = || {
+            let rows = self.rows.iter();
+            rows.filter_map(move |(row, verdicts)| Some((row, verdicts.get(figure)?)))
+        };
+        let holding = rows().filter(|(_, verdict)| verdict.holds()).count();
+        let worst = rows().max_by(|a, b| a.1.badness().total_cmp(&b.1.badness()));
+        let Some((row, verdict)) = worst else {
+            return;
+        };
+        let _ = writeln!(
+            text,
+            "| {} ({}) | {holding} of {} | {:.4} | {} |",
+            verdict.what,
+            verdict.goal(),
+            rows().count(),
+            verdict.reached,
+            row.what
+        );
+    }
+
+    /// The parameters of one kind, and what doesn't simply hold with them varied.
+    fn write_rows(&self, text: &mut String, whose: Whose, title: &str) {
+        let rows = || self.rows.iter().filter(|(row, _)| row.whose == whose);
+        let names: Vec<_> = rows().map(|(row, _)| row.what.as_str()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let _ = writeln!(text, "\n{title}: {}.\n", names.join(", "));
+        for (row, verdicts) in rows() {
+            for (verdict, unvaried) in verdicts.iter().zip(&self.unvaried) {
+                if verdict.judgement() == Judgement::Holds {
+                    continue;
+                }
+                let _ = write!(text, "- {}: {verdict}", row.what);
+                if let Some(why) = why(verdict, unvaried) {
+                    let _ = write!(text, ". {why}");
+                }
+                text.push('\n');
+            }
+        }
+    }
+}
+
+/// Says what has changed in a ratio.
+fn why(varied: &Verdict, unvaried: &Verdict) -> Option<String> {
+    let (varied, unvaried) = (varied.parts?, unvaried.parts?);
+    let judged_is_worse = varied.judged > CHANCE * unvaried.judged;
+    let compared_is_better = varied.compared * CHANCE < unvaried.compared;
+    let why = match (judged_is_worse, compared_is_better) {
+        (false, true) => "What is judged isn't worse, but what it is compared with is better",
+        (true, false) => "What is judged is worse",
+        (true, true) => "What is judged is worse, and what it is compared with is better",
+        (false, false) => "Neither has changed by more than chance may",
+    };
+    Some(format!("{why} (as they are: {unvaried})"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Parts;
 
     fn varied(text: &str) -> Vec<(String, Table)> {
         let parameters: Table = text.parse().expect("it is TOML");
@@ -236,5 +273,57 @@ mod tests {
             .collect();
         assert_eq!(whose[..2], [Whose::Workload; 2]);
         assert_eq!(whose[2..], [Whose::Algorithm; 2]);
+    }
+
+    #[test]
+    fn of_a_ratio_that_fails_it_is_said_which_part_has_changed() {
+        let ratio = |judged, compared| {
+            let parts = Parts {
+                judged,
+                compared,
+                busy: 0.5,
+            };
+            Verdict::ratio_at_most("it", parts, 0.5)
+        };
+        let unvaried = ratio(200.0, 400.0);
+        let said = |judged, compared| why(&ratio(judged, compared), &unvaried).unwrap_or_default();
+        assert!(said(180.0, 320.0).starts_with("What is judged isn't worse, but"));
+        assert!(said(240.0, 400.0).starts_with("What is judged is worse ("));
+        assert!(said(240.0, 320.0).starts_with("What is judged is worse, and"));
+        assert!(said(201.0, 399.0).starts_with("Neither"));
+        assert!(said(240.0, 400.0).ends_with("(as they are: 200 to 400 ms, 50 % busy)"));
+        assert_eq!(why(&Verdict::at_most("it", 1.0, 0.5), &unvaried), None);
+    }
+
+    #[test]
+    fn a_section_tells_what_fails_under_whose_parameter_it_is() {
+        let experiment = Experiment {
+            name: "it",
+            what: "nothing",
+            cases: Vec::new(),
+            report: |_| crate::experiment::Report::default(),
+        };
+        let verdict = |reached| Verdict::at_most("figure", reached, 1.0);
+        let mut findings = Findings::new(&experiment, vec![verdict(0.5)]);
+        let parameters: Table = "a = 1.0\n[theirs]\nb = 5.0".parse().expect("it is TOML");
+        for (varied, reached) in variations(&parameters, &["theirs"])
+            .into_iter()
+            .zip([0.5, 0.6, 2.0, 0.7])
+        {
+            findings.push(varied, vec![verdict(reached)]);
+        }
+        let section = findings.section();
+        assert!(section.contains("- holds: figure: 0.5000"), "{section}");
+        assert!(
+            section.contains("| figure (≤ 1) | 3 of 4 | 2.0000 | theirs.b × 0.8 |"),
+            "{section}"
+        );
+        let (workload, algorithm) = section.split_once("The algorithm's").expect("it is there");
+        assert!(!workload.contains("FAILS"), "{section}");
+        assert!(
+            algorithm.contains("- theirs.b × 0.8: FAILS: figure"),
+            "{section}"
+        );
+        assert_eq!(findings.summary(), "| it | 4 | 3 | 0 | 1 |");
     }
 }

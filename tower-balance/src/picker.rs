@@ -3,10 +3,13 @@
 //! - [`PowerOfTwo`] draws two and takes the one whose [`Load`] is less. With
 //!   [`PendingRequests`](tower_load::pending_requests::PendingRequests) that is least-loaded of two, with
 //!   [`PeakEwma`](tower_load::peak_ewma::PeakEwma) Finagle's balancer.
-//! - [`Prequal`](crate::prequal::Prequal) asks servers for their load ahead of time.
+//! - [`Prequal`](crate::prequal::Prequal) asks servers for their load.
 //! - [`RoundRobin`] takes each in turn, and is here to compare with.
 //!
 //! A picker of your own implements [`Picker`].
+
+use std::future::Future;
+use std::pin::Pin;
 
 use tokio::time::Instant;
 use tower_load::Load;
@@ -54,7 +57,24 @@ pub trait Picker<S> {
     where
         E: Endpoints<S> + ?Sized,
         R: Rng + ?Sized;
+
+    /// Gets to know what the pick for a request needs, if that takes time.
+    ///
+    /// It is called once for each request, before [`pick`](Self::pick). With `None`, the default, the pick comes next;
+    /// with a future, after that has ended or the request's time for waiting has. How long it takes is added to the
+    /// request's latency, so the picker has to bound it. Who gives up a request drops the future, and there is no pick.
+    fn prepare<E, R>(&mut self, endpoints: &E, rng: &mut R) -> Option<Preparation>
+    where
+        E: Endpoints<S> + ?Sized,
+        R: Rng + ?Sized,
+    {
+        let _ = (endpoints, rng);
+        None
+    }
 }
+
+/// What a request waits for before an endpoint is picked for it; see [`Picker::prepare`].
+pub type Preparation = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The endpoints that a [`Picker`] chooses from: those that can take a request now.
 ///

@@ -117,7 +117,7 @@ pub use self::outlier::Ejection;
 use self::queued::{Doorstep, Queued};
 use self::shared::{Called, Chooser, Seeds, Shared};
 pub use self::shortage::{Census, Reason, Unavailable};
-use crate::picker::{Picker, PowerOfTwo};
+use crate::picker::{Picker, PowerOfTwo, Preparation};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -218,7 +218,7 @@ impl<K, S, P, G: Gauge, C> Pool<K, S, P, G, C> {
         self.core.shared.report().census
     }
 
-    /// How many requests wait.
+    /// How many requests wait, for an endpoint or for what their [picker](Picker::prepare) needs.
     pub fn queued(&self) -> usize {
         self.core.shared.queued()
     }
@@ -266,6 +266,8 @@ where
         let shared = &self.core.shared;
         let state = if shared.is_closing() {
             self.refuse(request)
+        } else if let Some(preparation) = self.chooser.prepare(shared) {
+            self.prepare(preparation, request)
         } else {
             match shared.dispatch(request, &mut self.chooser) {
                 Ok(Called { future, flight }) => Response::Called { future, flight },
@@ -308,16 +310,40 @@ where
         S: Service<Req>,
         P: Clone,
     {
-        let chooser = || Chooser {
-            picker: self.chooser.picker.clone(),
-            rng: self.core.seeds.next(),
-            blame: self.chooser.blame,
-        };
-        match Queued::new(&self.core, chooser, request) {
+        match Queued::new(&self.core, || self.fork_chooser(), request) {
             Ok(queued) => Response::Queued {
                 queued: Box::new(queued),
             },
             Err(error) => Response::Failed { error: Some(error) },
+        }
+    }
+
+    /// Has a request wait for what the picker needs.
+    #[cold]
+    fn prepare<Req>(
+        &self,
+        preparation: Preparation,
+        request: Req,
+    ) -> Response<K, S, P, G, Req, S::Future>
+    where
+        S: Service<Req>,
+        P: Clone,
+    {
+        let queued = Queued::preparing(&self.core, self.fork_chooser(), preparation, request);
+        Response::Queued {
+            queued: Box::new(queued),
+        }
+    }
+
+    /// One that draws other numbers.
+    fn fork_chooser(&self) -> Chooser<P, SplitMix64>
+    where
+        P: Clone,
+    {
+        Chooser {
+            picker: self.chooser.picker.clone(),
+            rng: self.core.seeds.next(),
+            blame: self.chooser.blame,
         }
     }
 }
@@ -341,12 +367,7 @@ where
     fn clone(&self) -> Self {
         Self {
             core: Arc::clone(&self.core),
-            chooser: Chooser {
-                picker: self.chooser.picker.clone(),
-                // Its own, so that no two draw the same.
-                rng: self.core.seeds.next(),
-                blame: self.chooser.blame,
-            },
+            chooser: self.fork_chooser(),
             classify: self.classify.clone(),
             door: Door::Open,
         }

@@ -1,4 +1,4 @@
-//! Prequal: servers are asked for their load ahead of time, and the answers decide.
+//! Prequal: servers are asked for their load, and the answers decide.
 //!
 //! Wydrowski, Kleinberg, Rumble and Archer, "Load is not what you should balance: Introducing Prequal"
 //! (NSDI 2024). YouTube runs on it.
@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_load::meter::LoadReport;
 use tower_rng::Rng;
 
 pub use self::prober::{Probed, Prober};
 use self::probes::{Probes, Rules};
-use crate::picker::{EndpointId, Endpoints, Picker};
+pub use self::reply::Reply;
+use self::reply::{Answers, Round};
+use crate::picker::{Endpoints, Picker, Preparation};
 
 mod prober;
 mod probes;
 mod quantile;
+mod reply;
 
 /// Picks by what servers report of their load: of those with few requests in flight the one with the least
 /// latency.
@@ -27,6 +29,10 @@ mod quantile;
 /// for the next requests. A server is *hot* if it has more requests in flight than five of six of the servers that
 /// were asked lately. A request goes to the server with the least latency among those that aren't hot, or, if
 /// all are, to the one with the fewest requests in flight.
+///
+/// A client with few requests would use answers that are old. Its requests wait for answers of their own first, where a
+/// round trip is little beside the latency ([`Mode::Adaptive`]). In our laboratory's fleet, where a hundred clients send some
+/// 17 requests per second each, the 99th percentile is 150 ms instead of 194, and 139 for who knows all.
 ///
 /// Two things are not in the paper. Latencies that differ by less than a seventh count as one, and the requests in
 /// flight decide: a hundred clients that all take the least estimate take the same server. And an answer that is older
@@ -41,13 +47,14 @@ mod quantile;
 ///
 /// # What it costs
 ///
-/// A pick takes some 100 ns: a clock read and a short lock; and each answer that comes in as much again. The probes
+/// A pick takes some 120 ns: two clock reads and two short locks; and each answer that comes in 100. The probes
 /// are traffic: three small requests for each request, unless
-/// [`with_probes_per_request`](Self::with_probes_per_request) says less.
+/// [`with_probes_per_request`](Self::with_probes_per_request) says less. A request that waits is boxed, and takes longer by
+/// a round trip.
 ///
 /// # Parameters
 ///
-/// The defaults are the paper's. The quantile is not critical: in our laboratory's fleet, where a fifth of the machines is
+/// The defaults are the paper's, but for the mode. The quantile is not critical: in our laboratory's fleet, where a fifth of the machines is
 /// slow, those from 0.55 to 0.92 do about as well, be the servers' estimates steady or not. At 1 the 99.9th percentile is
 /// up to four times as long. (Without the two rules above, 0.55 does better than 0.84 by a twentieth.)
 ///
@@ -59,6 +66,7 @@ mod quantile;
 /// | probes sent per request | 3, to different servers |
 /// | probes removed per request | 1: in turns the worst and the oldest |
 /// | uses of a probe | at random, `max(1, (1 + δ) / ((1 − kept/servers)·sent − removed))` in the mean, δ = 1 |
+/// | mode | [`Adaptive`](Mode::Adaptive) |
 /// | hot | above the 0.84-quantile (2^-0.25) of the last 128 answers |
 ///
 /// The requests that this client has sent to a server since its answer count as in flight there, and make it slower in
@@ -103,23 +111,30 @@ pub struct Prequal {
 ///
 /// A [`Prober`] makes one of an asynchronous function, for endpoints of a pool and for services that can be cloned.
 ///
-/// `probe` must return at once. It is called within a pick: what takes time, as a request to the server, it
-/// hands to a task. Probes that can't be sent are dropped.
+/// `probe` must return at once. It is called by who sends a request: what takes time, as a request to the server, it
+/// hands to a task. Probes that can't be sent are dropped, which ends the wait for them.
 pub trait Probe {
     /// Asks, and sees to it that the answer is given to `reply`.
     fn probe(&self, reply: Reply);
 }
 
-/// Where the answer to a probe goes.
+/// When a request waits for answers to probes of its own.
 ///
-/// An answer that comes later than the time for probes is not heard, and one that never comes has no effect.
-pub struct Reply {
-    id: EndpointId,
-    /// How often the answer may be used.
-    uses: u32,
-    sent_at: Instant,
-    timeout: Duration,
-    probes: Arc<Mutex<Probes>>,
+/// In either case it waits at most for as long as an answer [may take](Prequal::with_probe_timeout), and no longer
+/// than until all servers but one have answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Where that is worth it: answers take less than an eighth of the latency that servers report, and there are
+    /// not two that are younger than that. So a client with many requests never waits, and one with few, whose
+    /// probes are old when they are used, waits for a round trip. Where no probe is answered, no request waits until one
+    /// is again.
+    #[default]
+    Adaptive,
+    /// Never: the paper's asynchronous mode.
+    Asynchronous,
+    /// For each request: the paper's synchronous mode.
+    Synchronous,
 }
 
 impl Prequal {
@@ -133,7 +148,14 @@ impl Prequal {
             removals_per_request: 1.0,
             surplus: 1.0,
             quantile: 0.84,
+            mode: Mode::Adaptive,
         })
+    }
+
+    /// Sets when a request waits for answers to probes of its own.
+    #[must_use]
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Self::with_rules(Rules { mode, ..self.rules })
     }
 
     /// Sets how many probes are kept. At least two are.
@@ -213,8 +235,14 @@ impl Prequal {
     }
 
     /// Asks some endpoints, different ones, drawn at random.
-    fn send_probes<S, E, R>(&self, count: usize, endpoints: &E, rng: &mut R, now: Instant)
-    where
+    fn send_probes<S, E, R>(
+        &self,
+        count: usize,
+        endpoints: &E,
+        rng: &mut R,
+        now: Instant,
+        round: Option<&Arc<Round>>,
+    ) where
         S: Probe,
         E: Endpoints<S> + ?Sized,
         R: Rng + ?Sized,
@@ -225,12 +253,16 @@ impl Prequal {
             let Some((id, service)) = endpoints.get(index) else {
                 return;
             };
+            if let Some(round) = round {
+                round.ask();
+            }
             service.probe(Reply {
                 id,
                 uses: budget.uses(rng.next_f64()),
                 sent_at: now,
                 timeout: self.rules.probe_timeout,
                 probes: Arc::clone(&self.probes),
+                round: round.cloned(),
             });
         });
     }
@@ -262,7 +294,7 @@ where
         let now = Instant::now();
         let (mut chosen, count) = {
             let mut probes = self.probes();
-            (probes.choose(now), probes.end_turn())
+            (probes.choose(now), probes.end_turn_if_due())
         };
         let picked = loop {
             let Some(id) = chosen else {
@@ -276,23 +308,29 @@ where
             probes.forget(id);
             chosen = probes.choose(now);
         };
-        self.send_probes(count, endpoints, rng, now);
+        self.send_probes(count, endpoints, rng, now, None);
         Some(picked)
     }
-}
 
-impl Reply {
-    /// For how long since the probe was sent an answer counts.
-    pub const fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// Gives the answer.
-    pub fn send(self, report: LoadReport) {
-        let now = Instant::now();
-        if now.saturating_duration_since(self.sent_at) <= self.timeout {
-            lock(&self.probes).add(self.id, report, self.uses, now);
+    fn prepare<E, R>(&mut self, endpoints: &E, rng: &mut R) -> Option<Preparation>
+    where
+        E: Endpoints<S> + ?Sized,
+        R: Rng + ?Sized,
+    {
+        if endpoints.len() < 2 {
+            return None;
         }
+        let now = Instant::now();
+        let count = self.probes().begin_round(now)?;
+        let round = Arc::default();
+        self.send_probes(count, endpoints, rng, now, Some(&round));
+        Some(Box::pin(Answers {
+            round,
+            sent_at: now,
+            timeout: self.rules.probe_timeout,
+            probes: Arc::clone(&self.probes),
+            timer: None,
+        }))
     }
 }
 
@@ -341,20 +379,12 @@ impl fmt::Debug for Prequal {
     }
 }
 
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply")
-            .field("id", &self.id)
-            .field("sent_at", &self.sent_at)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use tower_load::meter::LoadReport;
     use tower_rng::SplitMix64;
 
     #[test]
@@ -389,6 +419,16 @@ mod tests {
         }
         let quantile = Prequal::new().with_quantile(f64::NAN).rules.quantile;
         assert_eq!(quantile, 0.0);
+    }
+
+    #[test]
+    fn the_defaults_are_the_paper_s() {
+        let rules = Prequal::default().rules;
+        assert_eq!((rules.capacity, rules.probe_timeout.as_millis()), (16, 3));
+        assert_eq!(rules.max_age, Duration::from_secs(1));
+        let rates = (rules.probes_per_request, rules.removals_per_request);
+        assert_eq!((rates, rules.surplus), ((3.0, 1.0), 1.0));
+        assert!((rules.quantile - 0.25_f64.exp2().recip()).abs() < 0.001);
     }
 
     /// Counts its probes and answers with what it is told to.

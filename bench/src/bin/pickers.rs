@@ -70,6 +70,7 @@ fn main() {
     let servers: Vec<_> = (0..SERVERS).map(report).collect();
     let mut prequal = Prequal::new();
     row("Prequal, with three answers", None, || {
+        black_box(prequal.prepare(&servers[..], &mut rng).is_some());
         black_box(prequal.pick(&servers[..], &mut rng));
     });
 
@@ -83,6 +84,7 @@ fn main() {
         prequal.pick(few, &mut rng);
     }
     row("Prequal", Some(150.0), || {
+        black_box(prequal.prepare(few, &mut rng).is_some());
         black_box(prequal.pick(few, &mut rng));
     });
 }

@@ -17,14 +17,14 @@ use super::Core;
 use super::gauge::{Gauge, Member};
 use super::shared::{Called, Chooser};
 use super::shortage::Reason;
-use crate::picker::Picker;
+use crate::picker::{Picker, Preparation};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What comes of waiting.
 type Outcome<F, S, G> = Result<Called<F, S, G>, BoxError>;
 
-/// A request that waits for an endpoint.
+/// A request that waits for an endpoint, or first for what its picker needs.
 pub(super) struct Queued<K, S, P, G: Gauge, Req> {
     core: Arc<Core<K, S, G>>,
     chooser: Chooser<P, SplitMix64>,
@@ -32,6 +32,8 @@ pub(super) struct Queued<K, S, P, G: Gauge, Req> {
     request: Option<Req>,
     ticket: u64,
     patience: Patience,
+    /// Counted, but not yet admitted to the queue.
+    preparation: Option<Preparation>,
 }
 
 /// A handle that waits for a place in the queue. It has reserved nothing.
@@ -112,7 +114,25 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
             request: Some(request),
             ticket,
             patience: Patience::new(core.max_wait),
+            preparation: None,
         })
+    }
+
+    /// Has the request wait for its picker. Until that is done it needs no place.
+    pub(super) fn preparing(
+        core: &Arc<Core<K, S, G>>,
+        chooser: Chooser<P, SplitMix64>,
+        preparation: Preparation,
+        request: Req,
+    ) -> Self {
+        Self {
+            core: Arc::clone(core),
+            chooser,
+            request: Some(request),
+            ticket: core.shared.enter(),
+            patience: Patience::new(core.max_wait),
+            preparation: Some(preparation),
+        }
     }
 
     /// Waits for an endpoint and sends the request.
@@ -122,25 +142,25 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
         S::Error: Into<BoxError>,
         P: Picker<Member<G>>,
     {
-        let shared = &self.core.shared;
+        if let Some(preparation) = &mut self.preparation {
+            if preparation.as_mut().poll(cx).is_pending() && self.patience.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.preparation = None;
+            if let Some(called) = self.dispatch() {
+                return Poll::Ready(Ok(called));
+            }
+            if self.core.shared.is_overfull() {
+                return Poll::Ready(Err(self.give_up(Reason::QueueFull)));
+            }
+            self.core.shared.metrics.queued();
+        }
         // It parks before it tries. What becomes ready later calls it, and what was ready before is tried; an
         // endpoint that turns it away after it has parked calls it as well.
-        let parked = shared.park(self.ticket, cx.waker());
-        let Some(mut request) = self.request.take() else {
-            return Poll::Pending;
-        };
-        loop {
-            match shared.dispatch(request, &mut self.chooser) {
-                Ok(called) => return Poll::Ready(Ok(called)),
-                Err(miss) => {
-                    request = miss.request;
-                    if !miss.is_worth_another_try {
-                        break;
-                    }
-                }
-            }
+        let parked = self.core.shared.park(self.ticket, cx.waker());
+        if let Some(called) = self.dispatch() {
+            return Poll::Ready(Ok(called));
         }
-        self.request = Some(request);
         if let Err(reason) = parked {
             return Poll::Ready(Err(self.give_up(reason)));
         }
@@ -148,6 +168,27 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
             return Poll::Ready(Err(self.give_up(self.patience.reason)));
         }
         Poll::Pending
+    }
+
+    /// Sends the request, if there is an endpoint.
+    fn dispatch(&mut self) -> Option<Called<S::Future, S, G>>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError>,
+        P: Picker<Member<G>>,
+    {
+        loop {
+            let request = self.request.take()?;
+            match self.core.shared.dispatch(request, &mut self.chooser) {
+                Ok(called) => return Some(called),
+                Err(miss) => {
+                    self.request = Some(miss.request);
+                    if !miss.is_worth_another_try {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 
     fn give_up(&self, reason: Reason) -> BoxError {

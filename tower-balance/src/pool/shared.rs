@@ -20,7 +20,7 @@ use super::latch::TurnedAway;
 use super::numbers::Metrics;
 use super::shortage::{Census, Reason};
 use super::slots::{Growing, ReadySet};
-use crate::picker::{EndpointId, Endpoints, Picker};
+use crate::picker::{EndpointId, Endpoints, Picker, Preparation};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -88,6 +88,19 @@ pub(super) struct Chooser<P, R> {
     pub(super) picker: P,
     pub(super) rng: R,
     pub(super) blame: Blame,
+}
+
+impl<P, R> Chooser<P, R> {
+    /// What a request waits for before an endpoint can be picked for it.
+    #[inline]
+    pub(super) fn prepare<S, G>(&mut self, shared: &Shared<S, G>) -> Option<Preparation>
+    where
+        G: Gauge,
+        P: Picker<Member<G>>,
+        R: Rng,
+    {
+        self.picker.prepare(shared, &mut self.rng)
+    }
 }
 
 impl<S, G: Gauge> Shared<S, G> {
@@ -176,6 +189,17 @@ impl<S, G: Gauge> Shared<S, G> {
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.ready.len() > 0 || self.queued.load(Ordering::Relaxed) < self.queue_len
+    }
+
+    /// Counts a request among those that wait, though the queue may be full, and says which.
+    pub(super) fn enter(&self) -> u64 {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        self.ticket()
+    }
+
+    /// Whether more wait than may.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.queued() > self.queue_len
     }
 
     /// Takes a place in the queue, and says which. None if it is full.

@@ -25,7 +25,7 @@ use crate::pool::{Attach, Gauge, InFlight};
 ///   [`spawn_attached`](crate::pool::Builder::spawn_attached), and each connection that is made is asked over itself;
 /// - elsewhere, as a [`Probed`] service.
 ///
-/// A probe never holds up the request that it is sent along with: it runs in a task of its own, for as long as its
+/// A probe runs in a task of its own, for as long as its
 /// answer counts (3 ms, [by default](super::Prequal::with_probe_timeout)), under nobody's deadline. Of one endpoint
 /// at most 16 are out at once; what comes beyond isn't sent. They end with the endpoint.
 ///

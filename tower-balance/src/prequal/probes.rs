@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_load::meter::LoadReport;
 
+use super::Mode;
 use super::quantile::Quantile;
 use crate::picker::EndpointId;
 
@@ -25,6 +26,7 @@ pub(super) struct Rules {
     pub(super) surplus: f64,
     /// `Q_RIF`: where in the distribution of requests in flight a server begins to be hot.
     pub(super) quantile: f64,
+    pub(super) mode: Mode,
 }
 
 /// With fewer than this there is no choice, and so no use of them.
@@ -36,6 +38,9 @@ const LEAST: usize = 2;
 /// take the server that the noise favours, and learn too late that they all did. With more, an idle server that is slower
 /// passes for a fast one.
 const ALIKE: (u64, u64) = (8, 7);
+
+/// The part of the latency that servers report for which a request may wait, and after which an answer is old.
+const WORTH: u64 = 8;
 
 /// How often a probe may be used where the rules set no bound: until it is too old.
 const ENDLESS: u32 = u32::MAX;
@@ -57,6 +62,12 @@ pub(super) struct Probes {
     probes_owed: f64,
     removals_owed: f64,
     next_removal: Removal,
+    /// How many requests have yet to be picked for whose turn has ended: their probes are sent.
+    ahead: u32,
+    /// How long answers take, smoothed as TCP does (RFC 6298, section 2). In nanoseconds.
+    round_trip: Option<u64>,
+    /// Whether the last who waited heard nothing, nor anyone since.
+    is_deaf: bool,
 }
 
 #[derive(Debug)]
@@ -123,11 +134,15 @@ impl Probes {
             probes_owed: 0.0,
             removals_owed: 0.0,
             next_removal: Removal::Worst,
+            ahead: 0,
+            round_trip: None,
+            is_deaf: false,
         }
     }
 
     /// Takes in what an endpoint reported, in the place of what it had reported before.
     pub(super) fn add(&mut self, id: EndpointId, report: LoadReport, uses: u32, now: Instant) {
+        self.is_deaf = false;
         self.in_flight.add(report.in_flight);
         let received_at = self.since_start(now);
         self.forget(id);
@@ -179,6 +194,57 @@ impl Probes {
         Some(id)
     }
 
+    /// Begins the turn of a request that should wait for answers of its own, and says how many servers are to be
+    /// asked. None if it should not.
+    pub(super) fn begin_round(&mut self, now: Instant) -> Option<usize> {
+        if !self.is_worth_a_wait(now) {
+            return None;
+        }
+        let probes = self.end_turn();
+        self.ahead = self.ahead.saturating_add(1);
+        (probes > 0).then_some(probes)
+    }
+
+    fn is_worth_a_wait(&mut self, now: Instant) -> bool {
+        match self.rules.mode {
+            Mode::Asynchronous => return false,
+            Mode::Synchronous => return true,
+            Mode::Adaptive if self.is_deaf => return false,
+            Mode::Adaptive => {}
+        }
+        let now = self.since_start(now);
+        self.forget_old(now);
+        if self.kept.len() < LEAST {
+            return true;
+        }
+        let worth = self.total_latency() / (WORTH * self.kept.len() as u64);
+        // The youngest are last.
+        let young = self.kept.iter().rev().take(LEAST);
+        let is_old = |probe: &Probe| now.saturating_sub(probe.received_at) > worth;
+        young.clone().any(is_old) && self.round_trip.is_none_or(|took| took <= worth)
+    }
+
+    /// An answer took that long, or more.
+    pub(super) fn took(&mut self, time: Duration) {
+        let took = nanos(time);
+        let smoothed = |before: u64| before - before / 8 + took / 8;
+        self.round_trip = Some(self.round_trip.map_or(took, smoothed));
+    }
+
+    /// Nobody has answered to whom has waited.
+    pub(super) fn waited_in_vain(&mut self) {
+        self.is_deaf = true;
+    }
+
+    /// Ends a request's turn, unless that is done.
+    pub(super) fn end_turn_if_due(&mut self) -> usize {
+        if self.ahead > 0 {
+            self.ahead -= 1;
+            return 0;
+        }
+        self.end_turn()
+    }
+
     /// Ends a request's turn: removes the probes that are due, and says how many are to be sent.
     pub(super) fn end_turn(&mut self) -> usize {
         self.removals_owed += self.rules.removals_per_request;
@@ -198,13 +264,17 @@ impl Probes {
     /// which server is fast. In the laboratory's fleet, at 1.27 of the allocation, that is worth a tenth of the 99th
     /// percentile.
     fn first_fresh(&self, now: u64) -> usize {
-        let total: u64 = self.kept.iter().map(|probe| probe.latency).sum();
+        let total = self.total_latency();
         let len = self.kept.len() as u64;
         let is_old = |probe: &Probe| {
             let age = now.saturating_sub(probe.received_at);
             age.saturating_mul(len) > total
         };
         self.kept.partition_point(is_old)
+    }
+
+    fn total_latency(&self) -> u64 {
+        self.kept.iter().map(|probe| probe.latency).sum()
     }
 
     /// Of the probes from `first` on that are cold and about as fast as the fastest of them, the one with the

@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, advance};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower_balance::picker::{Picker, PowerOfTwo};
-use tower_balance::pool::Pool;
-use tower_balance::prequal::{Prequal, Probed, Prober};
+use tower_balance::pool::{Pool, Reason, Unavailable};
+use tower_balance::prequal::{Mode, Prequal, Probed, Prober};
+use tower_close::Close;
+use tower_deadline::Deadline;
 use tower_discover::Change;
 use tower_load::meter::LoadReport;
 use tower_load::reported::{Reported, ReportedLoad};
@@ -169,11 +171,163 @@ async fn a_pool_asks_its_endpoints_over_their_own_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_hangs_holds_no_request_up_and_ends_in_time() {
+async fn a_request_waits_for_the_answers_of_all_servers_but_one() {
+    /// Takes a millisecond for each request in flight but one.
+    async fn ask(server: Server) -> Option<LoadReport> {
+        let load = server.0.load;
+        tokio::time::sleep((load - 1) * MS).await;
+        Some(LoadReport::new(load, Some(50 * MS)))
+    }
+    let servers: Vec<_> = [3, 2, 1].map(Server::with_load).into();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new())
+        .with_gauge(Prober::new(ask))
+        .with_seed(1)
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    let start = Instant::now();
+    call(&mut pool).await;
+    assert_eq!(start.elapsed(), MS);
+    // By then answers are a sixth of the latency old.
+    advance(8 * MS).await;
+    let start = Instant::now();
+    call(&mut pool).await;
+    assert_eq!(start.elapsed(), MS);
+    assert_eq!(servers[2].calls(), 2);
+    // Those are young.
+    let start = Instant::now();
+    call(&mut pool).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_server_answers_only_the_first_request_waits() {
     let servers: Vec<_> = (0..3).map(Server::with_load).collect();
     let (_sender, changes) = discovery(&servers);
     let mut pool = Pool::builder(changes, Connect)
         .with_picker(Prequal::new())
+        .with_gauge(Prober::new(ask_in_vain))
+        .with_seed(1)
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    for waited in [3 * MS, Duration::ZERO, Duration::ZERO] {
+        let start = Instant::now();
+        call(&mut pool).await;
+        assert_eq!(start.elapsed(), waited);
+    }
+    // Three for the first and three for each other, whatever comes of them.
+    settle().await;
+    let asked: usize = servers.iter().map(Server::asked).sum();
+    assert_eq!(asked, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_an_answer_past_a_deadline_nor_for_one_that_failed() {
+    async fn fail(_: Server) -> Option<LoadReport> {
+        tokio::time::sleep(MS).await;
+        None
+    }
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    let synchronous = || {
+        Prequal::new()
+            .with_mode(Mode::Synchronous)
+            .with_probe_timeout(Duration::from_secs(3600))
+    };
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(synchronous())
+        .with_gauge(Prober::new(ask_in_vain))
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    let start = Instant::now();
+    let deadline = Deadline::after(20 * MS);
+    deadline.scope(call(&mut pool)).await;
+    assert_eq!(start.elapsed(), 20 * MS);
+
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(synchronous())
+        .with_gauge(Prober::new(fail))
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    let start = Instant::now();
+    call(&mut pool).await;
+    assert_eq!(start.elapsed(), MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_answers_ends_before_its_pool_closes() {
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new())
+        .with_gauge(Prober::new(ask))
+        .with_queue(0)
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    let response = pool.call(());
+    assert_eq!(pool.queued(), 1);
+    let closing = pool.close(Deadline::after(Duration::from_secs(1)));
+    let response = tokio::spawn(response);
+    let start = Instant::now();
+    closing.await.unwrap();
+    assert_eq!(start.elapsed(), MS);
+    assert!(response.await.unwrap().is_ok());
+    assert_eq!(pool.queued(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_endpoint_after_the_answers_waits_in_the_queue_if_there_is_one() {
+    for (bound, reason) in [(0, Reason::QueueFull), (1, Reason::WaitedTooLong)] {
+        let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+        let (sender, changes) = discovery(&servers);
+        let mut pool = Pool::builder(changes, Connect)
+            .with_picker(Prequal::new())
+            .with_gauge(Prober::new(ask))
+            .with_queue(bound)
+            .spawn_attached()
+            .unwrap();
+        settle().await;
+        let response = tokio::spawn(pool.call(()));
+        for key in 0..3 {
+            sender.send(Ok(Change::Remove(key))).unwrap();
+        }
+        let error = response.await.unwrap().unwrap_err();
+        let unavailable = error.downcast::<Unavailable>().unwrap();
+        assert_eq!(unavailable.reason, reason);
+        assert_eq!(pool.queued(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_while_it_waits_for_answers_leaves_nothing() {
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new())
+        .with_gauge(Prober::new(ask))
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    drop(pool.call(()));
+    assert_eq!(pool.queued(), 0);
+    call(&mut pool).await;
+    let calls: usize = servers.iter().map(Server::calls).sum();
+    assert_eq!(calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_hangs_holds_no_request_up_and_ends_in_time() {
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new().with_mode(Mode::Asynchronous))
         .with_gauge(Prober::new(ask_in_vain))
         .with_seed(1)
         .spawn_attached()

@@ -10,6 +10,7 @@ const RULES: Rules = Rules {
     removals_per_request: 1.0,
     surplus: 1.0,
     quantile: 0.5,
+    mode: Mode::Adaptive,
 };
 
 fn id(number: u64) -> EndpointId {
@@ -115,6 +116,75 @@ fn what_was_sent_since_the_answer_makes_the_server_slower_as_well() {
     // It has two in flight, and one of three would take 30 ms.
     let kept = probes.kept.iter().find(|probe| probe.id == id(0)).unwrap();
     assert_eq!((kept.in_flight, kept.latency), (2, 30 * MS));
+}
+
+#[test]
+fn a_request_waits_while_there_are_not_two_young_answers() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut probes = Probes::new(RULES);
+    assert!(probes.is_worth_a_wait(start));
+    probes.add(id(1), report(0, 80), 9, start);
+    assert!(probes.is_worth_a_wait(start));
+    probes.add(id(2), report(0, 80), 9, start);
+    assert!(!probes.is_worth_a_wait(start));
+    // An eighth of the latency.
+    assert!(!probes.is_worth_a_wait(at(10)));
+    assert!(probes.is_worth_a_wait(at(11)));
+    probes.add(id(1), report(0, 80), 9, at(11));
+    assert!(probes.is_worth_a_wait(at(11)));
+    probes.add(id(2), report(0, 80), 9, at(12));
+    assert!(!probes.is_worth_a_wait(at(12)));
+}
+
+#[test]
+fn no_request_waits_where_answers_take_long_beside_what_servers_take() {
+    let start = Instant::now();
+    let later = start + Duration::from_millis(100);
+    let mut probes = probes(RULES, &[(0, 16), (0, 16)], start);
+    probes.took(Duration::from_millis(3));
+    assert!(!probes.is_worth_a_wait(later));
+    // Smoothed: at the sixth it is below 2.
+    for round in 0..6 {
+        assert!(!probes.is_worth_a_wait(later), "{round}");
+        probes.took(Duration::from_millis(1));
+    }
+    assert!(probes.is_worth_a_wait(later));
+    // Nothing to choose from is worse than any wait.
+    probes.took(Duration::from_millis(300));
+    assert!(!probes.is_worth_a_wait(later));
+    probes.forget(id(0));
+    assert!(probes.is_worth_a_wait(later));
+}
+
+#[test]
+fn who_has_waited_in_vain_does_not_until_an_answer_is_heard() {
+    let now = Instant::now();
+    let mut probes = Probes::new(RULES);
+    probes.waited_in_vain();
+    assert!(!probes.is_worth_a_wait(now));
+    probes.add(id(1), report(0, 80), 9, now);
+    assert!(probes.is_worth_a_wait(now));
+}
+
+#[test]
+fn a_mode_waits_never_or_always() {
+    let now = Instant::now();
+    let of = |mode| probes(Rules { mode, ..RULES }, &[(0, 80), (0, 80)], now);
+    let mut synchronous = of(Mode::Synchronous);
+    synchronous.waited_in_vain();
+    assert!(synchronous.is_worth_a_wait(now));
+    let later = now + Duration::from_secs(9);
+    assert!(!of(Mode::Asynchronous).is_worth_a_wait(later));
+}
+
+#[test]
+fn the_turn_of_a_request_that_has_waited_is_over() {
+    let now = Instant::now();
+    let mut probes = Probes::new(RULES);
+    assert_eq!(probes.begin_round(now), Some(3));
+    assert_eq!(probes.end_turn_if_due(), 0);
+    assert_eq!(probes.end_turn_if_due(), 3);
 }
 
 #[test]
