@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::future::BoxFuture;
+use tower_load::meter::LoadReport;
 use tower_service::Service;
 
 use crate::server::{Failed, Server, Work};
-use crate::world::{Nanos, World};
+use crate::world::{MILLI, Nanos, World, duration};
 
 /// What becomes of requests and connections to a machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +104,39 @@ impl Machine {
             machine: self.clone(),
             life: state.life,
         })
+    }
+}
+
+impl Connection {
+    /// Asks how many requests the machine has in flight. It takes a moment, or for ever where the machine has stalled.
+    pub(crate) async fn ask(self) -> Option<LoadReport> {
+        let machine = &self.machine;
+        machine.world.sleep(MILLI / 2).await;
+        let (health, life) = {
+            let state = machine.state();
+            (state.health, state.life)
+        };
+        match health {
+            Health::Stalled => pending().await,
+            Health::Up { .. } if life == self.life => {
+                let in_flight = machine.server.in_flight();
+                Some(LoadReport::new(
+                    in_flight as u32,
+                    Some(duration(20 * MILLI)),
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Clone for Connection {
+    fn clone(&self) -> Self {
+        self.machine.state().connections += 1;
+        Self {
+            machine: self.machine.clone(),
+            life: self.life,
+        }
     }
 }
 

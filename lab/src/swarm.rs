@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::runtime::Handle;
 use tower_balance::pool::{Ejection, Pool};
+use tower_balance::prequal::{Mode, Prequal, Prober};
 use tower_classify::EveryErrorIsRetryable;
 use tower_deadline::Deadline;
 use tower_discover::Change;
@@ -25,12 +26,16 @@ use tower_timeout::TimeoutLayer;
 
 use self::invariants::{Census, Counted, Counting, Counts};
 use crate::chance::{Poisson, Shared, stream, truncated_normal};
-use crate::machine::{Connect, Health, Machine};
-use crate::pooled::{discovery, oneshot};
+use crate::machine::{Connect, Connection, Health, Machine};
+use crate::pooled::{Tell, discovery, oneshot};
 use crate::server::Work;
 use crate::world::{MILLI, Nanos, SECOND, World, duration};
 
 mod invariants;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+const RUNTIME: &str = "there is a runtime";
 
 /// Requests come until then.
 const BUSY: Nanos = 4 * SECOND;
@@ -67,6 +72,8 @@ pub(crate) struct Scenario {
     faults: Vec<Fault>,
     /// When an endpoint is removed, and inserted again half a second later.
     removals: Vec<(Nanos, usize)>,
+    /// Whether endpoints are asked for their load, and requests wait for the answers.
+    asked: Option<Mode>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +82,12 @@ struct Fault {
     from: Nanos,
     until: Nanos,
     health: Health,
+}
+
+/// What lasts as long as the pool.
+struct Owned {
+    machines: Arc<Vec<Machine>>,
+    tell: Tell,
 }
 
 /// An invariant that doesn't hold, and in what.
@@ -159,6 +172,11 @@ impl Scenario {
             ejected: draw(0..101) as u32,
             faults,
             removals,
+            asked: match draw(0..4) {
+                0 => Some(Mode::Adaptive),
+                1 => Some(Mode::Synchronous),
+                _ => None,
+            },
         }
     }
 
@@ -184,6 +202,12 @@ impl Scenario {
         if self.hedged {
             all.push(Self {
                 hedged: false,
+                ..self.clone()
+            });
+        }
+        if self.asked.is_some() {
+            all.push(Self {
+                asked: None,
                 ..self.clone()
             });
         }
@@ -216,7 +240,7 @@ impl Scenario {
         self.check(&counts, &budgets).map(|()| world.trace())
     }
 
-    fn start(&self, world: &World, counts: &Arc<Counts>, [retries, hedges]: &[Arc<Counting>; 2]) {
+    fn start(&self, world: &World, counts: &Arc<Counts>, budgets: &[Arc<Counting>; 2]) {
         let machines = (0..self.endpoints).map(|_| Machine::new(world, 4.0));
         let machines = Arc::new(machines.collect::<Vec<_>>());
         let (tell, found) = discovery(self.endpoints);
@@ -231,13 +255,41 @@ impl Scenario {
             .with_max_share(f64::from(self.ejected) / 100.0);
         let pool = Pool::builder(found, connect)
             .with_seed(self.seed)
-            .with_gauge(Outcomes::new())
             .with_backoff(duration(20 * MILLI), duration(500 * MILLI))
             .with_ejection(ejection)
-            .with_max_wait(duration(200 * MILLI))
-            .spawn::<Work>()
-            .expect("there is a runtime");
+            .with_max_wait(duration(200 * MILLI));
+        self.schedule(world, &machines, &tell);
+        let owned = Owned { machines, tell };
+        match self.asked {
+            None => {
+                let pool = pool.with_gauge(Outcomes::new()).spawn::<Work>();
+                self.load(world, pool.expect(RUNTIME), owned, counts, budgets);
+            }
+            Some(mode) => {
+                let pool = pool
+                    .with_picker(Prequal::new().with_mode(mode))
+                    .with_gauge(Prober::new(Connection::ask))
+                    .spawn_attached::<Work>();
+                self.load(world, pool.expect(RUNTIME), owned, counts, budgets);
+            }
+        }
+    }
 
+    /// Puts the stack around a pool, and sends requests.
+    fn load<P>(
+        &self,
+        world: &World,
+        pool: P,
+        owned: Owned,
+        counts: &Arc<Counts>,
+        [retries, hedges]: &[Arc<Counting>; 2],
+    ) where
+        P: Service<Work, Response = (), Error = BoxError, Future: Send>
+            + Census
+            + Clone
+            + Send
+            + 'static,
+    {
         let counted = Counted {
             inner: pool.clone(),
             counts: Arc::clone(counts),
@@ -261,13 +313,12 @@ impl Scenario {
             .with_backoff(backoff.expect("the backoff is valid"));
         let service = RetryLayer::new(policy).layer(each);
 
-        self.schedule(world, &machines, &tell);
         self.offer(world, service, counts);
-        self.watch(world, pool, machines, tell, counts);
+        self.watch(world, pool, owned, counts);
     }
 
     /// Sees to faults and removals.
-    fn schedule(&self, world: &World, machines: &Arc<Vec<Machine>>, tell: &crate::pooled::Tell) {
+    fn schedule(&self, world: &World, machines: &Arc<Vec<Machine>>, tell: &Tell) {
         for fault in &self.faults {
             let healthy = Health::Up { slower: 1.0 };
             for (at, health) in [(fault.from, fault.health), (fault.until, healthy)] {
@@ -324,14 +375,8 @@ impl Scenario {
     }
 
     /// Looks at the pool while it works, when all has healed, and when it is gone.
-    fn watch<P>(
-        &self,
-        world: &World,
-        pool: P,
-        machines: Arc<Vec<Machine>>,
-        tell: crate::pooled::Tell,
-        counts: &Arc<Counts>,
-    ) where
+    fn watch<P>(&self, world: &World, pool: P, owned: Owned, counts: &Arc<Counts>)
+    where
         P: Census + Send + 'static,
     {
         let (inner, counts, share) = (
@@ -353,6 +398,7 @@ impl Scenario {
                 counts.usable.store(usable, Relaxed);
                 at += 50 * MILLI;
             }
+            let Owned { machines, tell } = owned;
             drop((pool, tell));
             inner.sleep(SECOND).await;
             // This one is left.
