@@ -34,7 +34,7 @@ mod reply;
 /// round trip is little beside the latency ([`Mode::Adaptive`]). In our laboratory's fleet, where a hundred clients send some
 /// 17 requests per second each, the 99th percentile is 150 ms instead of 194, and 139 for who knows all.
 ///
-/// Two things are not in the paper. Latencies that differ by less than a seventh count as one, and the requests in
+/// Two more things are not in the paper. Latencies that differ by less than a seventh count as one, and the requests in
 /// flight decide: a hundred clients that all take the least estimate take the same server. And an answer that is older
 /// than the mean latency is used only if there is no younger one from a server that isn't hot.
 ///
