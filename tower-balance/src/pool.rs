@@ -220,7 +220,7 @@ impl<K, S, P, G: Gauge, C> Pool<K, S, P, G, C> {
 
     /// How many requests wait, for an endpoint or for what their [picker](Picker::prepare) needs.
     pub fn queued(&self) -> usize {
-        self.core.shared.queued()
+        self.core.shared.waiting()
     }
 }
 

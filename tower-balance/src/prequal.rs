@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tower_deadline::Deadline;
 use tower_rng::Rng;
 
 pub use self::prober::{Probed, Prober};
-use self::probes::{Probes, Rules};
+use self::probes::{MOST_KEPT, Probes, Rules};
 pub use self::reply::Reply;
 use self::reply::{Answers, Round};
 use crate::picker::{Endpoints, Picker, Preparation};
@@ -120,15 +121,16 @@ pub trait Probe {
 
 /// When a request waits for answers to probes of its own.
 ///
-/// In either case it waits at most for as long as an answer [may take](Prequal::with_probe_timeout), and no longer
-/// than until all servers but one have answered.
+/// It waits at most for as long as an answer [may take](Prequal::with_probe_timeout) and for half of the time that is left to
+/// its deadline, and no longer than until all servers but one have answered, or two have of two. Where fewer than two
+/// would be known thereafter, it doesn't.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
     /// Where that is worth it: answers take less than an eighth of the latency that servers report, and there are
-    /// not two that are younger than that. So a client with many requests never waits, and one with few, whose
-    /// probes are old when they are used, waits for a round trip. Where no probe is answered, no request waits until one
-    /// is again.
+    /// not two that are younger than that; or there are not two at all. So a client with many requests never waits, and one
+    /// with few, whose probes are old when they are used, waits for a round trip. Where probes aren't answered, no request
+    /// waits until two are again.
     #[default]
     Adaptive,
     /// Never: the paper's asynchronous mode.
@@ -158,10 +160,10 @@ impl Prequal {
         Self::with_rules(Rules { mode, ..self.rules })
     }
 
-    /// Sets how many probes are kept. At least two are.
+    /// Sets how many probes are kept, from 2 to 128: what isn't between them is brought there.
     #[must_use]
     pub fn with_capacity(self, most: usize) -> Self {
-        let capacity = most.max(2);
+        let capacity = most.clamp(2, MOST_KEPT);
         Self::with_rules(Rules {
             capacity,
             ..self.rules
@@ -289,6 +291,8 @@ where
     {
         let len = endpoints.len();
         if len < 2 {
+            // Those who have waited may have had a choice when they began to.
+            self.probes().skip_turn();
             return (len == 1).then_some(0);
         }
         let now = Instant::now();
@@ -322,12 +326,16 @@ where
         }
         let now = Instant::now();
         let count = self.probes().begin_round(now)?;
+        let longest = self.rules.probe_timeout;
+        let timeout = Deadline::current().map_or(longest, |deadline| {
+            longest.min(deadline.instant().saturating_duration_since(now) / 2)
+        });
         let round = Arc::default();
         self.send_probes(count, endpoints, rng, now, Some(&round));
         Some(Box::pin(Answers {
             round,
             sent_at: now,
-            timeout: self.rules.probe_timeout,
+            timeout,
             probes: Arc::clone(&self.probes),
             timer: None,
         }))
@@ -416,6 +424,9 @@ mod tests {
     fn rates_that_make_no_sense_are_brought_to_ones_that_do() {
         for (given, used) in [(-1.0, 0.0), (f64::NAN, 0.0), (1e9, 64.0), (0.5, 0.5)] {
             assert_eq!(rate(given), used);
+        }
+        for (given, used) in [(0, 2), (16, 16), (usize::MAX, 128)] {
+            assert_eq!(Prequal::new().with_capacity(given).rules.capacity, used);
         }
         let quantile = Prequal::new().with_quantile(f64::NAN).rules.quantile;
         assert_eq!(quantile, 0.0);

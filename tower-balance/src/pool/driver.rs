@@ -162,7 +162,7 @@ where
         self.shared.begin_closing();
         // Those that wait still get what they came for; the deadline is the signal's.
         poll_fn(|cx| match self.poll(cx) {
-            Poll::Pending if self.shared.queued() > 0 => Poll::Pending,
+            Poll::Pending if self.shared.waiting() > 0 => Poll::Pending,
             _ => Poll::Ready(()),
         })
         .await;

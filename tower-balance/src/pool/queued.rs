@@ -30,10 +30,18 @@ pub(super) struct Queued<K, S, P, G: Gauge, Req> {
     chooser: Chooser<P, SplitMix64>,
     /// Taken when it is sent.
     request: Option<Req>,
-    ticket: u64,
     patience: Patience,
-    /// Counted, but not yet admitted to the queue.
-    preparation: Option<Preparation>,
+    place: Place,
+}
+
+/// Where a request waits. It goes down the list.
+enum Place {
+    /// For what its picker needs. In no queue.
+    Preparing(Preparation),
+    /// For nothing: it is about to be sent.
+    Prepared,
+    /// For an endpoint.
+    Queued { ticket: u64 },
 }
 
 /// A handle that waits for a place in the queue. It has reserved nothing.
@@ -71,6 +79,12 @@ impl Patience {
             reason,
             timer: None,
         }
+    }
+
+    /// Whether nobody waits for the response any more.
+    fn is_past_deadline(&self) -> bool {
+        self.reason == Reason::DeadlinePassed
+            && self.until.is_some_and(|until| until <= Instant::now())
     }
 
     /// Ready when the wait is over.
@@ -112,9 +126,8 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
             core: Arc::clone(core),
             chooser: chooser(),
             request: Some(request),
-            ticket,
             patience: Patience::new(core.max_wait),
-            preparation: None,
+            place: Place::Queued { ticket },
         })
     }
 
@@ -125,13 +138,13 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
         preparation: Preparation,
         request: Req,
     ) -> Self {
+        core.shared.begin_preparing();
         Self {
             core: Arc::clone(core),
             chooser,
             request: Some(request),
-            ticket: core.shared.enter(),
             patience: Patience::new(core.max_wait),
-            preparation: Some(preparation),
+            place: Place::Preparing(preparation),
         }
     }
 
@@ -142,22 +155,39 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
         S::Error: Into<BoxError>,
         P: Picker<Member<G>>,
     {
-        if let Some(preparation) = &mut self.preparation {
-            if preparation.as_mut().poll(cx).is_pending() && self.patience.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.preparation = None;
-            if let Some(called) = self.dispatch() {
-                return Poll::Ready(Ok(called));
-            }
-            if self.core.shared.is_overfull() {
-                return Poll::Ready(Err(self.give_up(Reason::QueueFull)));
-            }
-            self.core.shared.metrics.queued();
+        // First: what is polled late, by a busy thread, must not be sent because there is an endpoint now.
+        if self.patience.is_past_deadline() {
+            return Poll::Ready(Err(self.give_up(Reason::DeadlinePassed)));
         }
+        let ticket = match &mut self.place {
+            // To `Prepared`, when the picker has what it needs or the wait is over.
+            Place::Preparing(preparation) => {
+                let polled = preparation.as_mut().poll(cx);
+                if polled.is_pending() && self.patience.poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.place = Place::Prepared;
+                return self.poll(cx);
+            }
+            // To `Queued`, if there is no endpoint.
+            Place::Prepared => {
+                if let Some(called) = self.dispatch() {
+                    return Poll::Ready(Ok(called));
+                }
+                let Some(ticket) = self.core.shared.queue() else {
+                    let reason = self.core.shared.closed();
+                    return Poll::Ready(Err(self.give_up(reason.unwrap_or(Reason::QueueFull))));
+                };
+                self.place = Place::Queued { ticket };
+                self.core.shared.end_preparing();
+                self.core.shared.metrics.queued();
+                ticket
+            }
+            Place::Queued { ticket } => *ticket,
+        };
         // It parks before it tries. What becomes ready later calls it, and what was ready before is tried; an
         // endpoint that turns it away after it has parked calls it as well.
-        let parked = self.core.shared.park(self.ticket, cx.waker());
+        let parked = self.core.shared.park(ticket, cx.waker());
         if let Some(called) = self.dispatch() {
             return Poll::Ready(Ok(called));
         }
@@ -198,14 +228,16 @@ impl<K, S, P, G: Gauge, Req> Queued<K, S, P, G, Req> {
 
 impl<K, S, P, G: Gauge, Req> Drop for Queued<K, S, P, G, Req> {
     fn drop(&mut self) {
-        self.core.shared.leave_queue(self.ticket);
+        match self.place {
+            Place::Preparing(_) | Place::Prepared => self.core.shared.end_preparing(),
+            Place::Queued { ticket } => self.core.shared.leave_queue(ticket),
+        }
     }
 }
 
 impl<K, S, P, G: Gauge, Req> fmt::Debug for Queued<K, S, P, G, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queued")
-            .field("ticket", &self.ticket)
             .field("since", &self.patience.since)
             .finish_non_exhaustive()
     }

@@ -35,6 +35,8 @@ pub(super) struct Shared<S, G> {
     /// How many wait, and how many may.
     queued: AtomicUsize,
     queue_len: usize,
+    /// How many wait for what their picker needs. They are in no queue, and want no more endpoints than there are.
+    preparing: AtomicUsize,
     /// No request is taken any more; those that wait are finished.
     is_closing: AtomicBool,
     /// The task has gone, and drops no service any more.
@@ -111,6 +113,7 @@ impl<S, G: Gauge> Shared<S, G> {
             wakes: Arc::default(),
             queued: AtomicUsize::new(0),
             queue_len,
+            preparing: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
             line: Mutex::default(),
@@ -191,15 +194,17 @@ impl<S, G: Gauge> Shared<S, G> {
         self.ready.len() > 0 || self.queued.load(Ordering::Relaxed) < self.queue_len
     }
 
-    /// Counts a request among those that wait, though the queue may be full, and says which.
-    pub(super) fn enter(&self) -> u64 {
-        self.queued.fetch_add(1, Ordering::AcqRel);
-        self.ticket()
+    /// Counts a request that waits for what its picker needs.
+    pub(super) fn begin_preparing(&self) {
+        self.preparing.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether more wait than may.
-    pub(super) fn is_overfull(&self) -> bool {
-        self.queued() > self.queue_len
+    /// It no longer does: it was sent or given up, or has its place in the queue.
+    pub(super) fn end_preparing(&self) {
+        self.preparing.fetch_sub(1, Ordering::AcqRel);
+        if self.is_closing() {
+            self.wakes.wake();
+        }
     }
 
     /// Takes a place in the queue, and says which. None if it is full.
@@ -218,7 +223,14 @@ impl<S, G: Gauge> Shared<S, G> {
         line.next_ticket
     }
 
-    /// How many wait.
+    /// How many wait, for an endpoint or for what their picker needs.
+    pub(super) fn waiting(&self) -> usize {
+        // In the order in which a request is in them, so that none is missed on its way.
+        let preparing = self.preparing.load(Ordering::Acquire);
+        preparing + self.queued()
+    }
+
+    /// How many wait for an endpoint.
     pub(super) fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }

@@ -42,10 +42,19 @@ const ALIKE: (u64, u64) = (8, 7);
 /// The part of the latency that servers report for which a request may wait, and after which an answer is old.
 const WORTH: u64 = 8;
 
+/// How many probes are kept at most. Each pick looks at all of them, and so many of the longest latencies can be added up.
+pub(super) const MOST_KEPT: usize = 128;
+
+/// Of so many servers that were asked, how many answers are enough. One may be slow, as the paper has it, if enough for a
+/// choice are left.
+pub(super) fn enough(asked: usize) -> usize {
+    asked.saturating_sub(1).max(LEAST).min(asked)
+}
+
 /// How often a probe may be used where the rules set no bound: until it is too old.
 const ENDLESS: u32 = u32::MAX;
 
-/// A longer time than any, of which many can be added up.
+/// A longer time than any, of which [`MOST_KEPT`] can be added up.
 const LONGEST: u64 = 1 << 56;
 
 #[derive(Debug)]
@@ -62,11 +71,11 @@ pub(super) struct Probes {
     probes_owed: f64,
     removals_owed: f64,
     next_removal: Removal,
-    /// How many requests have yet to be picked for whose turn has ended: their probes are sent.
+    /// How many requests have waited for answers and not been picked for yet: their turns have ended.
     ahead: u32,
     /// How long answers take, smoothed as TCP does (RFC 6298, section 2). In nanoseconds.
     round_trip: Option<u64>,
-    /// Whether the last who waited heard nothing, nor anyone since.
+    /// Whether the last who waited heard too little to choose, and nobody has heard enough since.
     is_deaf: bool,
 }
 
@@ -142,7 +151,6 @@ impl Probes {
 
     /// Takes in what an endpoint reported, in the place of what it had reported before.
     pub(super) fn add(&mut self, id: EndpointId, report: LoadReport, uses: u32, now: Instant) {
-        self.is_deaf = false;
         self.in_flight.add(report.in_flight);
         let received_at = self.since_start(now);
         self.forget(id);
@@ -156,6 +164,7 @@ impl Probes {
             received_at,
             uses_left: uses,
         });
+        self.is_deaf &= self.kept.len() < LEAST;
     }
 
     /// Forgets an endpoint.
@@ -200,9 +209,19 @@ impl Probes {
         if !self.is_worth_a_wait(now) {
             return None;
         }
-        let probes = self.end_turn();
+        let due = (self.probes_owed + self.rules.probes_per_request) as usize;
+        // Without a choice thereafter, there is nothing to wait for.
+        let is_choice = due > 0 && self.kept.len() + due >= LEAST;
+        is_choice.then(|| self.end_turn())
+    }
+
+    /// Ends the wait of a request whose pick comes next, though not its turn again. It heard so many of those that
+    /// were asked.
+    pub(super) fn end_round(&mut self, answered: usize, asked: usize) {
         self.ahead = self.ahead.saturating_add(1);
-        (probes > 0).then_some(probes)
+        if answered < enough(asked).min(LEAST) {
+            self.is_deaf = true;
+        }
     }
 
     fn is_worth_a_wait(&mut self, now: Instant) -> bool {
@@ -231,9 +250,9 @@ impl Probes {
         self.round_trip = Some(self.round_trip.map_or(took, smoothed));
     }
 
-    /// Nobody has answered to whom has waited.
-    pub(super) fn waited_in_vain(&mut self) {
-        self.is_deaf = true;
+    /// Has a request go that needs no probes.
+    pub(super) fn skip_turn(&mut self) {
+        self.ahead = self.ahead.saturating_sub(1);
     }
 
     /// Ends a request's turn, unless that is done.
@@ -265,6 +284,10 @@ impl Probes {
     /// percentile.
     fn first_fresh(&self, now: u64) -> usize {
         let total = self.total_latency();
+        if total == 0 {
+            // Servers that don't tell their latency: they would all be old at once, and the youngest answer decide.
+            return 0;
+        }
         let len = self.kept.len() as u64;
         let is_old = |probe: &Probe| {
             let age = now.saturating_sub(probe.received_at);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_load::meter::LoadReport;
 
 use super::lock;
-use super::probes::Probes;
+use super::probes::{Probes, enough};
 use crate::picker::EndpointId;
 
 /// Where the answer to a probe goes.
@@ -45,7 +45,7 @@ struct State {
     waker: Option<Waker>,
 }
 
-/// Waits until all but one have answered, or all have ended, or it is too late.
+/// Waits until enough have answered, or all have ended, or it is too late.
 pub(super) struct Answers {
     pub(super) round: Arc<Round>,
     pub(super) sent_at: Instant,
@@ -109,12 +109,12 @@ impl Round {
         }
     }
 
-    /// Ready, with how many have answered, when no more need to.
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<usize> {
+    /// Ready when no more need to answer.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let (outcome, _replaced) = {
             let mut state = self.state();
             if state.is_over() {
-                (Poll::Ready(state.answered), None)
+                (Poll::Ready(()), None)
             } else {
                 let waker = Some(cx.waker().clone());
                 (Poll::Pending, mem::replace(&mut state.waker, waker))
@@ -123,15 +123,20 @@ impl Round {
         outcome
     }
 
+    /// How many have answered, of how many.
+    fn heard(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.answered, state.asked)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// One may be slow, as the paper has it.
     fn is_over(&self) -> bool {
-        self.out == 0 || self.answered >= self.asked.saturating_sub(1).max(1)
+        self.out == 0 || self.answered >= enough(self.asked)
     }
 }
 
@@ -139,10 +144,8 @@ impl Future for Answers {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Poll::Ready(answered) = self.round.poll(cx) {
-            if answered == 0 {
-                lock(&self.probes).waited_in_vain();
-            }
+        if self.round.poll(cx).is_ready() {
+            self.end_round(&mut lock(&self.probes));
             return Poll::Ready(());
         }
         if self.timer.is_none() && Handle::try_current().is_ok() {
@@ -157,10 +160,15 @@ impl Future for Answers {
         }
         let mut probes = lock(&self.probes);
         probes.took(self.timeout);
-        if self.round.state().answered == 0 {
-            probes.waited_in_vain();
-        }
+        self.end_round(&mut probes);
         Poll::Ready(())
+    }
+}
+
+impl Answers {
+    fn end_round(&self, probes: &mut Probes) {
+        let (answered, asked) = self.round.heard();
+        probes.end_round(answered, asked);
     }
 }
 

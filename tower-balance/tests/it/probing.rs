@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, pending, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, advance};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tower_balance::picker::{Picker, PowerOfTwo};
+use tower_balance::picker::{Endpoints, Picker, PowerOfTwo, Preparation};
 use tower_balance::pool::{Pool, Reason, Unavailable};
 use tower_balance::prequal::{Mode, Prequal, Probed, Prober};
 use tower_close::Close;
@@ -18,7 +19,7 @@ use tower_deadline::Deadline;
 use tower_discover::Change;
 use tower_load::meter::LoadReport;
 use tower_load::reported::{Reported, ReportedLoad};
-use tower_rng::SplitMix64;
+use tower_rng::{Rng, SplitMix64};
 use tower_service::Service;
 use tower_test::contract;
 
@@ -246,7 +247,8 @@ async fn nobody_waits_for_an_answer_past_a_deadline_nor_for_one_that_failed() {
     let start = Instant::now();
     let deadline = Deadline::after(20 * MS);
     deadline.scope(call(&mut pool)).await;
-    assert_eq!(start.elapsed(), 20 * MS);
+    // Half of the time is the server's.
+    assert_eq!(start.elapsed(), 10 * MS);
 
     let (_sender, changes) = discovery(&servers);
     let mut pool = Pool::builder(changes, Connect)
@@ -258,6 +260,245 @@ async fn nobody_waits_for_an_answer_past_a_deadline_nor_for_one_that_failed() {
     let start = Instant::now();
     call(&mut pool).await;
     assert_eq!(start.elapsed(), MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_servers_a_request_waits_for_both() {
+    let servers: Vec<_> = [9, 1].map(Server::with_load).into();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new().with_mode(Mode::Synchronous))
+        .with_gauge(Prober::new(|server: Server| async move {
+            tokio::time::sleep(server.0.load.min(2) * MS).await;
+            Some(LoadReport::new(server.0.load, None))
+        }))
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    for _ in 0..10 {
+        let start = Instant::now();
+        assert_eq!(call(&mut pool).await, 1);
+        assert_eq!(start.elapsed(), 2 * MS);
+        advance(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_probes_may_be_none_or_endless() {
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    for (timeout, waited) in [
+        (Duration::ZERO, MS),
+        (Duration::MAX, Duration::from_secs(1)),
+    ] {
+        let (_sender, changes) = discovery(&servers);
+        let mut pool = Pool::builder(changes, Connect)
+            .with_picker(Prequal::new().with_probe_timeout(timeout))
+            .with_gauge(Prober::new(ask_in_vain))
+            .with_max_wait(Duration::from_secs(1))
+            .spawn_attached()
+            .unwrap();
+        settle().await;
+        let start = Instant::now();
+        call(&mut pool).await;
+        assert!(start.elapsed() <= waited, "{:?}", start.elapsed());
+    }
+}
+
+/// Has a future that each request waits for, and picks the first.
+#[derive(Clone)]
+struct Prepares<F>(F);
+
+impl<S, F: FnMut() -> Preparation> Picker<S> for Prepares<F> {
+    fn pick<E, R>(&mut self, endpoints: &E, _: &mut R) -> Option<usize>
+    where
+        E: Endpoints<S> + ?Sized,
+        R: Rng + ?Sized,
+    {
+        (endpoints.len() > 0).then_some(0)
+    }
+
+    fn prepare<E, R>(&mut self, _: &E, _: &mut R) -> Option<Preparation>
+    where
+        E: Endpoints<S> + ?Sized,
+        R: Rng + ?Sized,
+    {
+        Some((self.0)())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_picker_prepared_past_the_deadline_is_not_sent() {
+    let servers = [Server::with_load(1)];
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prepares(|| -> Preparation { Box::pin(pending()) }))
+        .with_max_wait(50 * MS)
+        .spawn()
+        .unwrap();
+    settle().await;
+    let start = Instant::now();
+    let response = Deadline::after(20 * MS).enter(|| pool.call(()));
+    let error = response.await.unwrap_err();
+    let unavailable = error.downcast::<Unavailable>().unwrap();
+    assert_eq!(unavailable.reason, Reason::DeadlinePassed);
+    assert_eq!((start.elapsed(), servers[0].calls()), (20 * MS, 0));
+    // Where only the pool's bound is reached, a pick without it is better than none.
+    assert_eq!(pool.call(()).await.unwrap(), 1);
+    assert_eq!((start.elapsed(), pool.queued()), (70 * MS, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_a_picker_or_a_probe_is_its_callers_and_leaves_nothing() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum When {
+        Preparing,
+        Waiting,
+    }
+    for when in [When::Preparing, When::Waiting] {
+        let mut is_first = true;
+        let prepares = Prepares(move || -> Preparation {
+            let panics = std::mem::take(&mut is_first);
+            assert!(!(panics && when == When::Preparing), "of the picker");
+            Box::pin(async move { assert!(!panics, "of the picker") })
+        });
+        let servers = [Server::with_load(1)];
+        let (_sender, changes) = discovery(&servers);
+        let mut pool = Pool::builder(changes, Connect)
+            .with_picker(prepares)
+            .spawn()
+            .unwrap();
+        settle().await;
+        let mut other = pool.clone();
+        let caller = tokio::spawn(async move { other.call(()).await });
+        assert!(caller.await.unwrap_err().is_panic());
+        assert_eq!(pool.queued(), 0);
+        // The handle that panicked was a clone, and so has this one yet to.
+        let panicked = catch_unwind(AssertUnwindSafe(|| pool.call(()))).is_err();
+        assert_eq!(panicked, when == When::Preparing);
+        assert_eq!(pool.call(()).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_given_up_cost_those_that_come_no_probes() {
+    let servers: Vec<_> = (0..3).map(Server::with_load).collect();
+    let (_sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prequal::new())
+        .with_gauge(Prober::new(ask_in_vain))
+        .spawn_attached()
+        .unwrap();
+    settle().await;
+    let many: Vec<_> = (0..100).map(|_| tokio::spawn(pool.call(()))).collect();
+    settle().await;
+    many.iter().for_each(|response| response.abort());
+    settle().await;
+    assert_eq!(pool.queued(), 0);
+    // Who waits now does so in vain, and later ones don't wait: they have probes to send.
+    call(&mut pool).await;
+    advance(5 * MS).await;
+    settle().await;
+    let before: usize = servers.iter().map(Server::asked).sum();
+    call(&mut pool).await;
+    settle().await;
+    let asked: usize = servers.iter().map(Server::asked).sum();
+    assert_eq!(asked - before, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_answers_takes_no_place_in_the_queue_and_wants_no_endpoint() {
+    let servers: Vec<_> = (0..4).map(Server::with_load).collect();
+    let (sender, changes) = discovery(&servers);
+    let mut pool = Pool::builder(changes, Connect)
+        .with_picker(Prepares(|| -> Preparation {
+            Box::pin(tokio::time::sleep(Duration::from_secs(10)))
+        }))
+        .with_max_wait(Duration::from_secs(60))
+        .with_queue(2)
+        .with_idle_timeout(Duration::from_secs(2), 1)
+        .spawn()
+        .unwrap();
+    settle().await;
+    assert_eq!(pool.census().ready, 4);
+    let responses: Vec<_> = (0..9).map(|_| tokio::spawn(pool.call(()))).collect();
+    advance(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Those that nobody uses are closed all the same.
+    assert_eq!((pool.queued(), pool.census().ready), (9, 1));
+    for key in 0..4 {
+        sender.send(Ok(Change::Remove(key))).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(pool.queued(), 2);
+    sender
+        .send(Ok(Change::Insert(4, servers[0].clone())))
+        .unwrap();
+    let mut sent = 0;
+    for response in responses {
+        match response.await.unwrap() {
+            Ok(_) => sent += 1,
+            Err(error) => {
+                let unavailable = error.downcast::<Unavailable>().unwrap();
+                assert_eq!(unavailable.reason, Reason::QueueFull);
+            }
+        }
+    }
+    assert_eq!((sent, pool.queued()), (2, 0));
+}
+
+/// Requests on several threads wait for answers, while endpoints come and go and requests are given up: each ends, and is
+/// counted no more.
+#[test]
+fn every_request_that_waits_for_answers_ends_on_several_threads_under_churn() {
+    async fn ask(server: Server) -> Option<LoadReport> {
+        for _ in 0..server.0.load % 4 {
+            tokio::task::yield_now().await;
+        }
+        (server.0.load % 3 > 0).then(|| LoadReport::new(server.0.load, Some(MS)))
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(3)
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let servers: Vec<_> = (0..8).map(Server::with_load).collect();
+        let (sender, changes) = discovery(&servers);
+        let pool = Pool::builder(changes, Connect)
+            .with_picker(Prequal::new().with_mode(Mode::Synchronous))
+            .with_gauge(Prober::new(ask))
+            .with_max_wait(Duration::from_secs(30))
+            .spawn_attached()
+            .unwrap();
+        let callers: Vec<_> = (0..32)
+            .map(|_| {
+                let mut pool = pool.clone();
+                tokio::spawn(async move {
+                    for round in 0..50 {
+                        poll_fn(|cx| pool.poll_ready(cx)).await.unwrap();
+                        let given_up = pool.call(());
+                        if round % 4 == 0 {
+                            drop(given_up);
+                        } else {
+                            given_up.await.unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        for round in 0..200 {
+            let key = round % 7;
+            sender.send(Ok(Change::Remove(key))).unwrap();
+            tokio::task::yield_now().await;
+            let insert = Change::Insert(key, servers[key].clone());
+            sender.send(Ok(insert)).unwrap();
+            tokio::task::yield_now().await;
+        }
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        assert_eq!(pool.queued(), 0);
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -160,11 +160,50 @@ fn no_request_waits_where_answers_take_long_beside_what_servers_take() {
 #[test]
 fn who_has_waited_in_vain_does_not_until_an_answer_is_heard() {
     let now = Instant::now();
+    let later = now + Duration::from_millis(100);
     let mut probes = Probes::new(RULES);
-    probes.waited_in_vain();
+    probes.end_round(0, 3);
     assert!(!probes.is_worth_a_wait(now));
+    // One is no choice: where few servers answer at all, each request would wait for the others in vain.
     probes.add(id(1), report(0, 80), 9, now);
-    assert!(probes.is_worth_a_wait(now));
+    assert!(!probes.is_worth_a_wait(now));
+    probes.add(id(2), report(0, 80), 9, now);
+    assert!(probes.is_worth_a_wait(later));
+    for (answered, asked, is_vain) in [
+        (0, 0, false),
+        (0, 1, true),
+        (1, 1, false),
+        (1, 2, true),
+        (2, 2, false),
+        (1, 3, true),
+        (2, 3, false),
+        (2, 64, false),
+    ] {
+        probes.is_deaf = false;
+        probes.end_round(answered, asked);
+        assert_eq!(probes.is_deaf, is_vain, "{answered} of {asked}");
+    }
+}
+
+#[test]
+fn answers_are_enough_if_one_is_missing_and_two_are_not() {
+    let enough = [0, 1, 2, 3, 4, 64].map(enough);
+    assert_eq!(enough, [0, 1, 2, 2, 3, 63]);
+}
+
+#[test]
+fn no_request_waits_for_a_single_answer() {
+    let start = Instant::now();
+    let rules = Rules {
+        probes_per_request: 1.0,
+        ..RULES
+    };
+    let mut probes = Probes::new(rules);
+    assert_eq!(probes.begin_round(start), None);
+    // Its probe is sent with the pick.
+    assert_eq!(probes.end_turn_if_due(), 1);
+    probes.add(id(1), report(0, 80), 9, start);
+    assert_eq!(probes.begin_round(start), Some(1));
 }
 
 #[test]
@@ -172,7 +211,7 @@ fn a_mode_waits_never_or_always() {
     let now = Instant::now();
     let of = |mode| probes(Rules { mode, ..RULES }, &[(0, 80), (0, 80)], now);
     let mut synchronous = of(Mode::Synchronous);
-    synchronous.waited_in_vain();
+    synchronous.end_round(0, 3);
     assert!(synchronous.is_worth_a_wait(now));
     let later = now + Duration::from_secs(9);
     assert!(!of(Mode::Asynchronous).is_worth_a_wait(later));
@@ -183,8 +222,53 @@ fn the_turn_of_a_request_that_has_waited_is_over() {
     let now = Instant::now();
     let mut probes = Probes::new(RULES);
     assert_eq!(probes.begin_round(now), Some(3));
+    probes.end_round(3, 3);
     assert_eq!(probes.end_turn_if_due(), 0);
     assert_eq!(probes.end_turn_if_due(), 3);
+}
+
+#[test]
+fn the_turn_of_a_request_that_was_given_up_is_nobodys() {
+    let now = Instant::now();
+    let mut probes = Probes::new(RULES);
+    for _ in 0..9 {
+        assert_eq!(probes.begin_round(now), Some(3));
+    }
+    assert_eq!(probes.end_turn_if_due(), 3);
+    // Nor is one's whose servers have gone meanwhile, but for one.
+    probes.end_round(3, 3);
+    probes.skip_turn();
+    assert_eq!(probes.end_turn_if_due(), 3);
+}
+
+#[test]
+fn the_longest_latencies_can_be_added_up() {
+    let now = Instant::now();
+    let rules = Rules {
+        capacity: MOST_KEPT,
+        ..RULES
+    };
+    let mut probes = Probes::new(rules);
+    for number in 0..MOST_KEPT as u64 {
+        let longest = LoadReport::new(u32::MAX, Some(Duration::MAX));
+        probes.add(id(number), longest, ENDLESS, now);
+    }
+    for _ in 0..MOST_KEPT {
+        assert!(probes.choose(now).is_some());
+    }
+    probes.begin_round(now);
+}
+
+#[test]
+fn where_no_latency_is_told_the_requests_in_flight_decide_whatever_the_age() {
+    let start = Instant::now();
+    let mut probes = Probes::new(RULES);
+    for (number, in_flight) in [(1, 5), (2, 1), (3, 9), (4, 2)] {
+        let now = start + Duration::from_millis(number);
+        probes.add(id(number), LoadReport::new(in_flight, None), 9, now);
+    }
+    let now = start + Duration::from_millis(4);
+    assert_eq!(probes.choose(now), Some(id(2)));
 }
 
 #[test]
