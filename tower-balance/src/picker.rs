@@ -10,6 +10,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 use tower_load::Load;
@@ -111,10 +113,11 @@ pub struct PowerOfTwo {}
 
 /// Each endpoint in turn.
 ///
-/// Blind to load, and to endpoints that fail. A clone starts where its original stands.
-#[derive(Clone, Copy, Debug, Default)]
+/// Blind to load, and to endpoints that fail. Clones take turns with each other, so that a pool that is cloned for each
+/// request goes round as well.
+#[derive(Clone, Debug, Default)]
 pub struct RoundRobin {
-    next: usize,
+    turns: Arc<AtomicUsize>,
 }
 
 impl EndpointId {
@@ -184,9 +187,7 @@ impl<S> Picker<S> for RoundRobin {
         if len == 0 {
             return None;
         }
-        let picked = if self.next < len { self.next } else { 0 };
-        self.next = picked + 1;
-        Some(picked)
+        Some(self.turns.fetch_add(1, Ordering::Relaxed) % len)
     }
 }
 
@@ -229,7 +230,15 @@ mod tests {
             .into_iter()
             .filter_map(&mut pick)
             .collect();
-        assert_eq!(picked, [0, 1, 2, 0, 0, 1]);
+        assert_eq!(picked, [0, 1, 2, 0, 0, 2]);
+    }
+
+    #[test]
+    fn clones_take_turns_with_each_other() {
+        let mut rng = SplitMix64::new(1);
+        let turn = RoundRobin::default();
+        let mut pick = || turn.clone().pick(&[(); 3][..], &mut rng);
+        assert_eq!([pick(), pick(), pick(), pick()], [0, 1, 2, 0].map(Some));
     }
 
     /// Endpoints of which some have gone.

@@ -173,7 +173,9 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
 
     /// Gives an endpoint a tenth of its share when it comes, and all of it after `window`: caches are cold.
     ///
-    /// Off by default. It works by the load that the picker sees.
+    /// Off by default. Whatever the picker, a new endpoint takes a tenth of the requests that are picked for it, and of the
+    /// others as many more as it is older; those go to endpoints drawn at random. Where all are new, as at the beginning,
+    /// the oldest have their full share.
     #[must_use]
     pub fn with_slow_start(mut self, window: Duration) -> Self {
         self.settings.slow_start = (!window.is_zero()).then_some(window);
@@ -181,6 +183,9 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
     }
 
     /// Uses ejected endpoints after all while less than this share of those known is ready: a half by default.
+    ///
+    /// Those whose connections were [closed as nobody used them](Self::with_idle_timeout) count as ready: they are made
+    /// again instead.
     ///
     /// If all do badly it isn't the endpoints, and the few that are left would drown. As Envoy's panic threshold.
     #[must_use]
@@ -222,7 +227,8 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
         self
     }
 
-    /// Names the pool, for its metrics: one of a few names, as each makes time series of its own.
+    /// Names the pool, for its metrics: one of a few names, as each makes time series of its own. Of pools by one name, as
+    /// those without, the gauges show whichever changed last.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = name.into();

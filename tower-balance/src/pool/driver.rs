@@ -30,7 +30,7 @@ use super::builder::Settings;
 use super::entry::{Draining, Entries, Entry};
 use super::gauge::{Gauge, Gauges};
 use super::latch::TurnedAway;
-use super::link::Phase;
+use super::link::{LEAST_SHARE, Phase};
 use super::observe::Newcomers;
 use super::roster::Roster;
 use super::shared::{Shared, panicked};
@@ -59,6 +59,8 @@ where
     roster: Roster<D::Key>,
     /// None once it has ended.
     discover: Option<Pin<Box<D>>>,
+    /// It has failed, and is asked again after a while, however often the task is woken meanwhile.
+    is_discovery_resting: bool,
     make: M,
     /// By the indices of the endpoints.
     entries: Entries<D::Key, D::Service, S>,
@@ -70,6 +72,9 @@ where
     ejected: BTreeSet<u32>,
     idle: BTreeSet<u32>,
     ramping: BTreeSet<u32>,
+    is_ramp_set: bool,
+    /// What those that have been up for longest get of their share, where all are new.
+    top_share: f32,
     is_panicking: bool,
     alarms: Alarms<Alarm>,
     /// Numbers the entries.
@@ -128,6 +133,7 @@ where
             shared,
             roster: Roster::new(newcomers),
             discover: Some(Box::pin(discover)),
+            is_discovery_resting: false,
             make,
             entries: Vec::new(),
             free: Vec::new(),
@@ -137,6 +143,8 @@ where
             ejected: BTreeSet::new(),
             idle: BTreeSet::new(),
             ramping: BTreeSet::new(),
+            is_ramp_set: false,
+            top_share: LEAST_SHARE,
             is_panicking: false,
             alarms: Alarms::new(),
             counter: 0,
@@ -203,6 +211,9 @@ where
     // Discovery.
 
     fn follow_discovery(&mut self, cx: &mut Context<'_>) {
+        if self.is_discovery_resting {
+            return;
+        }
         for _ in 0..CHANGES_AT_ONCE {
             let Some(discover) = &mut self.discover else {
                 return;
@@ -217,6 +228,7 @@ where
                     self.roster
                         .failed(format!("discovery failed: {error}").into());
                     // One that fails over and over must not keep the task busy.
+                    self.is_discovery_resting = true;
                     self.set_alarm(self.settings.backoff.min, Alarm::Discovery);
                     return;
                 }
@@ -375,13 +387,7 @@ where
     /// An endpoint is ready for the first time since it was connected to.
     fn proved(&mut self, index: u32) {
         self.clear_alarm(index);
-        if let Some(window) = self.settings.slow_start {
-            if self.ramping.is_empty() {
-                self.set_alarm(window / RAMP_STEPS, Alarm::Ramp);
-            }
-            self.ramping.insert(index);
-            self.set_share(index, window);
-        }
+        self.begin_ramp(index);
         self.show(index);
         let predecessor = self.entry(index).and_then(|entry| entry.predecessor.take());
         if let Some(predecessor) = predecessor {
@@ -447,7 +453,10 @@ where
             Alarm::Outliers => self.sweep_outliers(),
             Alarm::Idle => self.retire_unused(),
             Alarm::Ramp => self.ramp(),
-            Alarm::Discovery => self.follow_discovery(cx),
+            Alarm::Discovery => {
+                self.is_discovery_resting = false;
+                self.follow_discovery(cx);
+            }
             Alarm::Entry(index) => {
                 let now = self.now;
                 let Some(entry) = self.entry(index) else {

@@ -87,11 +87,11 @@ impl Gauge for InFlight {
 
 /// An endpoint as a [`Picker`](crate::picker::Picker) sees it: its load.
 ///
-/// The load is that of the [`Gauge`], and more while the endpoint is [new](super::Builder::with_slow_start).
+/// The load is that of the [`Gauge`].
 pub struct Member<G = InFlight> {
     pub(super) gauge: G,
     in_flight: AtomicU32,
-    /// Its share, as the bits of an `f32` in (0, 1].
+    /// How much it gets of what is picked for it, as the bits of an `f32` in (0, 1].
     share: AtomicU32,
 }
 
@@ -128,14 +128,14 @@ impl<G> Member<G> {
     pub(super) fn set_share(&self, share: f32) {
         self.share.store(share.to_bits(), Ordering::Relaxed);
     }
-}
 
-impl<G: Gauge> Member<G> {
     #[inline]
-    fn weighted(&self, now: Option<Instant>) -> f64 {
-        let load = self.gauge.load(self.in_flight(), now);
-        let share = f32::from_bits(self.share.load(Ordering::Relaxed));
-        load / f64::from(share)
+    pub(super) fn has_full_share(&self) -> bool {
+        self.share.load(Ordering::Relaxed) == 1.0_f32.to_bits()
+    }
+
+    pub(super) fn share(&self) -> f64 {
+        f32::from_bits(self.share.load(Ordering::Relaxed)).into()
     }
 }
 
@@ -145,12 +145,12 @@ impl<G: Gauge> Load for Member<G> {
     #[inline]
     fn load(&self) -> f64 {
         let now = self.gauge.depends_on_time().then(Instant::now);
-        self.weighted(now)
+        self.gauge.load(self.in_flight(), now)
     }
 
     #[inline]
     fn load_at(&self, now: Instant) -> f64 {
-        self.weighted(Some(now))
+        self.gauge.load(self.in_flight(), Some(now))
     }
 
     #[inline]

@@ -129,13 +129,15 @@ impl Link {
     }
 }
 
+/// What a new endpoint gets of its share at first.
+pub(super) const LEAST_SHARE: f32 = 0.1;
+
 /// How much of its share an endpoint gets that has been up for `age`: a tenth at first, all of it after `window`.
 pub(super) fn slow_start(age: Duration, window: Duration) -> f32 {
-    const LEAST: f32 = 0.1;
     if age >= window {
         1.0
     } else {
-        (age.as_secs_f32() / window.as_secs_f32()).max(LEAST)
+        (age.as_secs_f32() / window.as_secs_f32()).max(LEAST_SHARE)
     }
 }
 

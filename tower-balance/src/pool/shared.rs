@@ -147,15 +147,13 @@ impl<S, G: Gauge> Shared<S, G> {
         let mut was_turned_away = false;
         let mut has_left_out = false;
         for _ in 0..TRIES {
-            let picked = chooser.picker.pick(self, &mut chooser.rng);
-            let Some(index) = picked.and_then(|place| self.ready.at(place)) else {
+            let Some(endpoint) = self.pick(chooser) else {
                 break;
             };
-            let Some(mut visit) = self.visit(index, TurnedAway::CALLER) else {
+            let Some(mut visit) = self.enter(endpoint, TurnedAway::CALLER) else {
                 was_turned_away = true;
                 continue;
             };
-            let endpoint = visit.endpoint;
             match visit.poll_ready() {
                 Poll::Ready(Some(service)) => {
                     let flight = Flight::start(endpoint, chooser.blame);
@@ -174,6 +172,49 @@ impl<S, G: Gauge> Shared<S, G> {
             request,
             is_worth_another_try: has_left_out && !was_turned_away && self.ready.len() > 0,
         })
+    }
+
+    #[inline]
+    fn pick<P, R>(&self, chooser: &mut Chooser<P, R>) -> Option<&Arc<Endpoint<S, G>>>
+    where
+        P: Picker<Member<G>>,
+        R: Rng,
+    {
+        let place = chooser.picker.pick(self, &mut chooser.rng)?;
+        let endpoint = self.endpoint(self.ready.at(place)?)?;
+        if endpoint.member.has_full_share() {
+            return Some(endpoint);
+        }
+        Some(self.share(place, endpoint, &mut chooser.rng))
+    }
+
+    /// Has one that is new give the most of what is picked for it to others, drawn at random.
+    ///
+    /// A picker can't do that by a load: of two that are hardly used it would always take the other one, and of two that
+    /// are much used neither more seldom.
+    #[cold]
+    fn share<'a, R>(
+        &'a self,
+        mut place: usize,
+        mut endpoint: &'a Arc<Endpoint<S, G>>,
+        rng: &mut R,
+    ) -> &'a Arc<Endpoint<S, G>>
+    where
+        R: Rng,
+    {
+        for _ in 0..TRIES {
+            let others = self.ready.len().saturating_sub(1);
+            if others == 0 || rng.next_f64() < endpoint.member.share() {
+                break;
+            }
+            let drawn = rng.next_range(0..others as u64) as usize;
+            place = drawn + usize::from(drawn >= place);
+            match self.ready.at(place).and_then(|index| self.endpoint(index)) {
+                Some(other) => endpoint = other,
+                None => break,
+            }
+        }
+        endpoint
     }
 
     /// Lets callers pick an endpoint, and calls the first who waits.
@@ -354,7 +395,15 @@ impl<S, G> Shared<S, G> {
     /// Takes the latch of an endpoint, unless somebody has it.
     #[inline]
     pub(super) fn visit(&self, index: u32, who: TurnedAway) -> Option<Visit<'_, S, G>> {
-        let endpoint = self.endpoint(index)?;
+        self.enter(self.endpoint(index)?, who)
+    }
+
+    #[inline]
+    fn enter<'a>(
+        &'a self,
+        endpoint: &'a Arc<Endpoint<S, G>>,
+        who: TurnedAway,
+    ) -> Option<Visit<'a, S, G>> {
         if !endpoint.latch.try_enter(who) {
             return None;
         }

@@ -4,6 +4,7 @@ mod server;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -665,6 +666,77 @@ async fn a_new_endpoint_starts_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_endpoint_has_its_small_share_though_one_request_is_sent_at_a_time() {
+    for count in [1, 4] {
+        let servers = servers(count + 1);
+        for server in &servers {
+            server.set_latency(Duration::ZERO);
+        }
+        let (sender, builder) = builder();
+        insert_all(&sender, &servers[..count]);
+        let builder = builder.with_slow_start(100 * SECOND).with_seed(7);
+        let mut pool: TestPool = builder.spawn().unwrap();
+        sleep(200 * SECOND).await;
+        insert(&sender, count, &servers[count]);
+        settle().await;
+        let mut shares = Vec::new();
+        for _ in 0..4 {
+            let before = servers[count].calls();
+            for _ in 0..2000 {
+                call(&mut pool).await.unwrap();
+            }
+            let share = (servers[count].calls() - before) as f64 / 2000.0;
+            shares.push(share * (count + 1) as f64);
+            sleep(25 * SECOND).await;
+        }
+        // In parts of a fair share.
+        for (share, expected) in shares.iter().zip([0.1, 0.25, 0.5, 0.75]) {
+            assert!((share - expected).abs() < 0.15, "{count}: {shares:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_endpoints_are_new_they_share_as_always() {
+    let servers = servers(4);
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers);
+    let mut pool: TestPool<RoundRobin> = builder
+        .with_picker(RoundRobin::default())
+        .with_slow_start(100 * SECOND)
+        .spawn()
+        .unwrap();
+    settle().await;
+    for round in 1..=5 {
+        for _ in 0..40 {
+            call(&mut pool).await.unwrap();
+        }
+        let calls: Vec<_> = servers.iter().map(|server| server.calls()).collect();
+        assert_eq!(calls, [10 * round; 4]);
+        sleep(25 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_endpoints_stand_in_for_one_that_is_ejected() {
+    let servers = servers(10);
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers);
+    let mut pool: TestPool = builder.with_idle_timeout(SECOND, 1).spawn().unwrap();
+    sleep(10 * SECOND).await;
+    assert_eq!((pool.census().ready, pool.census().idle), (1, 9));
+    let used = servers.iter().find(|server| server.connections() > 0);
+    used.unwrap().fail(true);
+    let mut failed = 0;
+    for _ in 0..100 {
+        failed += usize::from(call(&mut pool).await.is_err());
+        sleep(10 * MS).await;
+    }
+    // Those in a row for which it is ejected. Too few are connected, but not too few are well.
+    assert_eq!(failed, 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_that_nobody_uses_are_closed_and_made_again_when_wanted() {
     let servers = servers(5);
     let (sender, builder) = builder();
@@ -764,6 +836,30 @@ async fn an_error_of_discovery_is_told_and_discovery_goes_on() {
     assert_eq!(failure, Some("discovery failed: no such name"));
     insert_all(&sender, &servers);
     call(&mut pool).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discovery_that_fails_over_and_over_is_asked_once_in_a_while_though_requests_come() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let changes = tokio_stream::iter(std::iter::from_fn(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(Err::<Change<usize, Arc<Server>>, BoxError>(
+            "out of order".into(),
+        ))
+    }));
+    let pool = Pool::builder(changes, Connect::taking(MS))
+        .with_max_wait(3 * MS)
+        .spawn::<()>()
+        .unwrap();
+    // Each wakes the task, at other times than the last.
+    for _ in 0..1000 {
+        let mut pool = pool.clone();
+        tokio::spawn(async move { call(&mut pool).await });
+        sleep(MS).await;
+    }
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked <= 11, "asked {asked} times in a second");
 }
 
 #[tokio::test(start_paused = true)]

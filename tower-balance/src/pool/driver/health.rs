@@ -4,16 +4,15 @@ use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tower_discover::Discover;
 use tower_make::MakeService;
 use tower_service::Service;
 
 use super::{Alarm, BoxError, Driver, RAMP_STEPS};
-use crate::pool::entry::Draining;
+use crate::pool::entry::{Draining, Entry};
 use crate::pool::gauge::Gauge;
-use crate::pool::link::{Phase, slow_start};
+use crate::pool::link::{LEAST_SHARE, Phase, slow_start};
 
 impl<D, M, S, G, Req> Driver<D, M, S, G, Req>
 where
@@ -97,7 +96,9 @@ where
 
     /// Uses the ejected ones as well while too few others are left, and no longer.
     pub(super) fn weigh_panic(&mut self) {
-        let healthy = self.roster.census().ready as f64;
+        let census = self.roster.census();
+        // What is idle would be connected to by who finds none, were those left out that do badly.
+        let healthy = (census.ready + census.idle) as f64;
         let is_panicking = !self.ejected.is_empty()
             && healthy < self.settings.panic_threshold * self.known() as f64;
         if is_panicking == self.is_panicking {
@@ -185,29 +186,47 @@ where
         }
     }
 
-    pub(super) fn ramp(&mut self) {
+    /// Has an endpoint that has just come start slowly.
+    pub(super) fn begin_ramp(&mut self, index: u32) {
         let Some(window) = self.settings.slow_start else {
             return;
         };
-        for index in self.ramping.clone() {
-            self.set_share(index, window);
-        }
-        if !self.ramping.is_empty() {
+        self.ramping.insert(index);
+        self.set_share(index, LEAST_SHARE);
+        // Those that come and go would else set one each, and each of those the next.
+        if !mem::replace(&mut self.is_ramp_set, true) {
             self.set_alarm(window / RAMP_STEPS, Alarm::Ramp);
         }
     }
 
-    pub(super) fn set_share(&mut self, index: u32, window: Duration) {
-        let now = self.now;
-        let share = match self.entry(index).map(|entry| entry.link.phase()) {
-            Some(Phase::Up { since }) => slow_start(now.duration_since(since), window),
-            _ => 1.0,
+    pub(super) fn ramp(&mut self) {
+        self.is_ramp_set = false;
+        let Some(window) = self.settings.slow_start else {
+            return;
         };
-        if let Some(endpoint) = self.shared.endpoint(index) {
-            endpoint.member.set_share(share);
+        let now = self.now;
+        let share = |entry: &Option<Entry<_, _, _>>| match entry.as_ref()?.link.phase() {
+            Phase::Up { since } => Some(slow_start(now.duration_since(since), window)),
+            _ => None,
+        };
+        let shares: Vec<_> = self.entries.iter().map(share).collect();
+        self.top_share = shares.iter().flatten().copied().fold(LEAST_SHARE, f32::max);
+        for index in self.ramping.clone() {
+            self.set_share(index, shares[index as usize].unwrap_or(1.0));
+            if shares[index as usize].is_none_or(|share| share >= 1.0) {
+                self.ramping.remove(&index);
+            }
         }
-        if share >= 1.0 {
-            self.ramping.remove(&index);
+        if !self.ramping.is_empty() {
+            self.is_ramp_set = true;
+            self.set_alarm(window / RAMP_STEPS, Alarm::Ramp);
+        }
+    }
+
+    /// Sets the share of an endpoint beside those that have the most, which take the rest.
+    fn set_share(&self, index: u32, share: f32) {
+        if let Some(endpoint) = self.shared.endpoint(index) {
+            endpoint.member.set_share((share / self.top_share).min(1.0));
         }
     }
 }
