@@ -344,7 +344,12 @@ where
         }
         // A try that nobody waits for only adds to the load.
         let deadline = Deadline::current().map(Deadline::instant);
-        if deadline.is_some_and(|by| Instant::now() + asked.unwrap_or_default() >= by) {
+        let is_late = |by| {
+            let earliest = Instant::now().checked_add(asked.unwrap_or_default());
+            // What is past the end of time is past any deadline.
+            earliest.is_none_or(|earliest| earliest >= by)
+        };
+        if deadline.is_some_and(is_late) {
             return Err("deadline");
         }
         let floor = match asked {

@@ -467,6 +467,22 @@ mod standard {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_asks_to_be_left_alone_for_ever_is_past_any_deadline() {
+        let classify = |_: &&str, _: &Result<&str, _>| Class::Retryable {
+            after: Some(Duration::MAX),
+        };
+        let policy = StandardPolicy::new(classify).with_max_retry_after(Duration::MAX);
+        let (mock, mut handle) = mock::pair::<&str, &str>();
+        let mut service = RetryLayer::new(policy).layer(mock);
+        poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+        let response = Deadline::after(50 * MS).scope(service.call("hello"));
+        let response = tokio::spawn(response);
+        let (_, answer) = handle.next_request().await.unwrap();
+        answer.send_response("not now");
+        assert_eq!(response.await.unwrap().unwrap(), "not now");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_retry_that_would_come_too_late_costs_no_budget() {
         let budget = Arc::new(TpsBudget::new(Duration::from_secs(10), 1, 0.0));
         let policy = StandardPolicy::new(EveryErrorIsRetryable)
