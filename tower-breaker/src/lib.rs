@@ -27,7 +27,7 @@
 //! says nothing about the service; a retry goes *outside*. What is a fault, a [`Classify`] says:
 //! [`BreakerLayer::new`] takes every error for one.
 //!
-//! There is no method on `ServiceBuilder`; write `.layer(BreakerLayer::new(Settings::default()))`.
+//! In `tower`'s `ServiceBuilder` it is `.breaker(Settings::default())`, by `tower::resilience::ServiceBuilderExt`.
 //!
 //! # When not to use it
 //!

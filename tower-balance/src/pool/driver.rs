@@ -31,6 +31,7 @@ use super::entry::{Draining, Entries, Entry};
 use super::gauge::{Gauge, Gauges};
 use super::latch::TurnedAway;
 use super::link::{LEAST_SHARE, Phase};
+use super::numbers::Metrics;
 use super::observe::Newcomers;
 use super::roster::Roster;
 use super::shared::{Shared, panicked};
@@ -91,6 +92,8 @@ enum Alarm {
     Outliers,
     Idle,
     Ramp,
+    /// The numbers are told again.
+    Census,
     /// Discovery may be asked again after an error.
     Discovery,
 }
@@ -156,6 +159,7 @@ where
 
     /// Works until it is closed and nothing is left to do.
     pub(super) async fn run(mut self, mut signal: Signal) {
+        self.tell_census();
         if let Some(ejection) = self.settings.ejection {
             self.set_alarm(ejection.interval(), Alarm::Outliers);
         }
@@ -453,6 +457,7 @@ where
             Alarm::Outliers => self.sweep_outliers(),
             Alarm::Idle => self.retire_unused(),
             Alarm::Ramp => self.ramp(),
+            Alarm::Census => self.tell_census(),
             Alarm::Discovery => {
                 self.is_discovery_resting = false;
                 self.follow_discovery(cx);
@@ -480,6 +485,14 @@ where
     }
 
     // What is told.
+
+    /// Tells the numbers again, if they are told at all.
+    fn tell_census(&mut self) {
+        self.shared.metrics.census(self.roster.census());
+        if let Some(every) = Metrics::EVERY {
+            self.set_alarm(every, Alarm::Census);
+        }
+    }
 
     /// Tells a change of an endpoint's state, if there is one.
     fn show(&mut self, index: u32) {

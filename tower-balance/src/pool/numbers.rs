@@ -1,6 +1,7 @@
 //! What a pool tells the `metrics` facade. Without the feature, nothing, at no cost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::shortage::{Census, Reason};
 
@@ -22,6 +23,10 @@ impl Metrics {
 
 #[cfg(feature = "metrics")]
 impl Metrics {
+    /// How often the census is told though nothing has changed: recorders forget gauges that nobody sets, which is to
+    /// befall those of pools that have gone alone.
+    pub(super) const EVERY: Option<Duration> = Some(Duration::from_secs(10));
+
     pub(super) fn census(&self, census: &Census) {
         for (state, count) in [
             ("connecting", census.connecting),
@@ -68,6 +73,8 @@ impl Metrics {
 
 #[cfg(not(feature = "metrics"))]
 impl Metrics {
+    pub(super) const EVERY: Option<Duration> = None;
+
     #[inline]
     pub(super) fn census(&self, _: &Census) {}
 

@@ -165,13 +165,20 @@ fn a_pool_tells_its_endpoints_and_why_requests_failed_and_is_zero_when_it_ends()
         }
         tokio::time::sleep(MS).await;
         assert_eq!(kept.get("tower_pool_ejections_total{pool=users}"), 1.0);
+        assert_eq!(
+            kept.get("tower_pool_endpoint_failures_total{pool=users}"),
+            1.0
+        );
+        // A recorder forgets what isn't set for long; a pool that lives says so.
+        kept.0.lock().unwrap().clear();
+        tokio::time::sleep(SECOND * 11).await;
+        assert_eq!(
+            kept.get("tower_pool_endpoints{pool=users,state=failing}"),
+            1.0
+        );
         drop((pool, client));
         tokio::time::sleep(MS).await;
     });
-    assert_eq!(
-        kept.get("tower_pool_endpoint_failures_total{pool=users}"),
-        1.0
-    );
     let left = kept.0.lock().unwrap();
     let endpoints = left
         .iter()
