@@ -265,6 +265,7 @@ impl Prequal {
                 timeout: self.rules.probe_timeout,
                 probes: Arc::clone(&self.probes),
                 round: round.cloned(),
+                was_heard: false,
             });
         });
     }

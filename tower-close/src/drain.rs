@@ -200,7 +200,11 @@ where
         // Counted before it is asked: whoever closes either finds it in the count, or is seen here.
         let in_flight = self.closer.signal();
         let state = match in_flight.asked() {
-            Some(_) => State::Refused,
+            Some(_) => {
+                #[cfg(feature = "metrics")]
+                metrics::counter!("tower_drain_refused_total").increment(1);
+                State::Refused
+            }
             None => State::Called {
                 future: self.inner.call(req),
                 in_flight: Some(in_flight),

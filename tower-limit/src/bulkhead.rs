@@ -286,10 +286,15 @@ where
                 future: self.inner.call(req),
                 _permit: permit,
             },
-            Err(refusal) => State::Refused {
-                refusal,
-                settings: self.settings,
-            },
+            Err(refusal) => {
+                #[cfg(feature = "metrics")]
+                metrics::counter!("tower_bulkhead_refused_total", "reason" => refusal.name())
+                    .increment(1);
+                State::Refused {
+                    refusal,
+                    settings: self.settings,
+                }
+            }
         };
         ResponseFuture { state }
     }
@@ -421,6 +426,14 @@ where
 }
 
 impl Refusal {
+    #[cfg(feature = "metrics")]
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AtCapacity => "at_capacity",
+            Self::WaitElapsed => "waited_too_long",
+        }
+    }
+
     fn error(self, Settings { limit, max_wait }: Settings) -> BoxError {
         match self {
             Self::AtCapacity => AtCapacity { limit }.into(),

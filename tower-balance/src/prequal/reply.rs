@@ -28,6 +28,7 @@ pub struct Reply {
     pub(super) probes: Arc<Mutex<Probes>>,
     /// Of the request that waits for it.
     pub(super) round: Option<Arc<Round>>,
+    pub(super) was_heard: bool,
 }
 
 /// The probes that are sent for a request that waits for their answers.
@@ -73,6 +74,7 @@ impl Reply {
             probes.add(self.id, report, self.uses, now);
             probes.took(took);
         }
+        self.was_heard = true;
         if let Some(round) = self.round.take() {
             round.end_one(true);
         }
@@ -81,6 +83,11 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
+        #[cfg(feature = "metrics")]
+        {
+            let outcome = if self.was_heard { "answered" } else { "lost" };
+            metrics::counter!("tower_prequal_probes_total", "outcome" => outcome).increment(1);
+        }
         if let Some(round) = self.round.take() {
             round.end_one(false);
         }

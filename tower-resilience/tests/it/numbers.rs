@@ -1,8 +1,10 @@
 //! What the parts tell the `metrics` facade.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::fs;
 use std::future::{Ready, ready};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -187,7 +189,7 @@ fn a_pool_tells_its_endpoints_and_why_requests_failed_and_is_zero_when_it_ends()
 }
 
 #[test]
-fn retries_breakers_and_deadlines_tell_what_they_did() {
+fn retries_breakers_limits_and_deadlines_tell_what_they_did() {
     let kept = kept(|_| async {
         let mut service = resilient(EveryErrorIsRetryable).layer(Failing);
         assert!(call(&mut service).await.is_err());
@@ -195,15 +197,66 @@ fn retries_breakers_and_deadlines_tell_what_they_did() {
             BreakerLayer::new(Settings::default().with_faults_in_a_row(1)).layer(Failing);
         assert!(call(&mut broken).await.is_err());
         assert!(call(&mut broken).await.is_err());
+        let mut full = BulkheadLayer::new(0).layer(Failing);
+        assert!(full.call(1).await.is_err());
         let past = Deadline::after(Duration::ZERO);
         let _ = past.within(past.enter(|| service.call(1))).await;
     });
     assert_eq!(kept.get("tower_retry_retries_total{}"), 2.0);
     assert_eq!(kept.get("tower_retry_given_up_total{reason=tries}"), 1.0);
+    assert_eq!(
+        kept.get("tower_bulkhead_refused_total{reason=at_capacity}"),
+        1.0
+    );
     assert_eq!(kept.get("tower_breaker_changes_total{to=shut}"), 1.0);
     assert_eq!(kept.get("tower_breaker_refused_total{reason=shut}"), 1.0);
     assert_eq!(
         kept.get("tower_deadline_expired_total{when=before_work}"),
         1.0
     );
+}
+
+/// The series that a text names: what is quoted and begins with `tower_`.
+fn series(text: &str, quote: char) -> impl Iterator<Item = String> {
+    let names = text.split(quote).skip(1).step_by(2);
+    names
+        .filter(|name| name.starts_with("tower_") && name.len() > "tower_".len())
+        .map(str::to_owned)
+}
+
+#[test]
+fn the_guide_has_all_series_and_no_others() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guide = fs::read_to_string(root.join("tower/src/guide/resilience.md")).unwrap();
+    let rows = guide.lines().filter(|line| line.starts_with("| `tower_"));
+    let documented: BTreeSet<_> = rows.flat_map(|row| series(row, '`').next()).collect();
+
+    let parts = [
+        "balance", "breaker", "close", "deadline", "hedge", "limit", "load", "retry",
+    ];
+    let mut told = BTreeSet::new();
+    let mut folders: Vec<_> = parts
+        .iter()
+        .map(|part| root.join(format!("tower-{part}/src")))
+        .collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = fs::read_to_string(path).unwrap();
+            for call in [
+                "metrics::counter!(",
+                "metrics::gauge!(",
+                "metrics::histogram!(",
+            ] {
+                let calls = source.split(call).skip(1);
+                told.extend(calls.flat_map(|call| series(call, '"').next()));
+            }
+        }
+    }
+    assert!(told.len() > 10, "{told:?}");
+    assert_eq!(documented, told);
 }
