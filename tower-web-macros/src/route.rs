@@ -3,108 +3,17 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{
-    Attribute, Error, Expr, FnArg, Ident, LitStr, Meta, Pat, ReturnType, Signature, Type,
-    Visibility,
-};
+use syn::{Error, Ident, ReturnType, Signature, Type, Visibility};
 
-use crate::describe::{self, Above};
+use crate::describe;
 use crate::pattern::{Pattern, join};
 
-/// The attributes that make a route.
-const METHODS: [&str; 9] = [
-    "get", "post", "put", "delete", "patch", "head", "options", "any", "fallback",
-];
+mod arguments;
+mod attributes;
 
-/// What the attributes of a function say.
-#[derive(Default)]
-pub(crate) struct Attributes {
-    pub(crate) methods: Vec<Method>,
-    layers: Vec<Expr>,
-    body_limit: Option<Expr>,
-    handler_timeout: Option<Expr>,
-    /// They go along with everything that is generated.
-    pub(crate) cfgs: Vec<Attribute>,
-    above: Above,
-}
-
-/// `#[get("/…")]`.
-pub(crate) struct Method {
-    name: String,
-    path: Option<LitStr>,
-    span: Span,
-}
-
-impl Method {
-    /// From the attribute's name and its arguments.
-    pub(crate) fn new(name: &str, span: Span, arguments: TokenStream) -> syn::Result<Self> {
-        if name == "fallback" {
-            if !arguments.is_empty() {
-                return Err(Error::new_spanned(
-                    arguments,
-                    "`#[fallback]` has no path: it answers what no route does",
-                ));
-            }
-            return Ok(Self {
-                name: name.to_owned(),
-                path: None,
-                span,
-            });
-        }
-        let wanted = format!("write the path as text: `#[{name}(\"/path/{{capture}}\")]`");
-        if arguments.is_empty() {
-            return Err(Error::new(span, wanted));
-        }
-        let path = syn::parse2::<LitStr>(arguments.clone())
-            .map_err(|_| Error::new_spanned(arguments, wanted))?;
-        Ok(Self {
-            name: name.to_owned(),
-            path: Some(path),
-            span,
-        })
-    }
-}
-
-impl Attributes {
-    /// Takes our attributes out of the list, and leaves the others.
-    pub(crate) fn take(attributes: &mut Vec<Attribute>) -> syn::Result<Self> {
-        let mut own = Self::default();
-        let mut others = Vec::new();
-        for attribute in attributes.drain(..) {
-            let name = match attribute.path().segments.last() {
-                Some(segment) => segment.ident.to_string(),
-                None => String::new(),
-            };
-            match &*name {
-                "layer" => own.layers.push(attribute.parse_args()?),
-                "body_limit" => own.body_limit = Some(attribute.parse_args()?),
-                "handler_timeout" => own.handler_timeout = Some(attribute.parse_args()?),
-                "cfg" => {
-                    own.cfgs.push(attribute.clone());
-                    others.push(attribute);
-                }
-                name if METHODS.contains(&name) && is_ours(attribute.path()) => {
-                    let arguments = match &attribute.meta {
-                        Meta::List(list) => list.tokens.clone(),
-                        Meta::Path(_) => TokenStream::new(),
-                        Meta::NameValue(pair) => pair.value.to_token_stream(),
-                    };
-                    own.methods
-                        .push(Method::new(name, attribute.path().span(), arguments)?);
-                }
-                _ => others.push(attribute),
-            }
-        }
-        own.above = Above::new(&others);
-        *attributes = others;
-        Ok(own)
-    }
-}
-
-/// `get` or `tower_web::get`, and not another crate's.
-fn is_ours(path: &syn::Path) -> bool {
-    path.segments.len() == 1 || path.segments[0].ident == "tower_web"
-}
+use self::arguments::{Argument, bind};
+pub(crate) use self::arguments::{check, is_str};
+pub(crate) use self::attributes::{Attributes, Method};
 
 /// A function with one of its paths.
 pub(crate) struct Route<'a> {
@@ -119,13 +28,6 @@ pub(crate) struct Route<'a> {
     arguments: Vec<Argument<'a>>,
     /// The type parameters of the `impl` that it stands in.
     parameters: &'a [Ident],
-}
-
-enum Argument<'a> {
-    /// Bound by name, to the capture at this position.
-    Capture { position: usize, ty: &'a Type },
-    /// Bound by type.
-    Extracted { ty: &'a Type },
 }
 
 /// How the function is called.
@@ -594,98 +496,6 @@ pub(crate) fn has_impl(ty: &Type) -> bool {
         })
     }
     any(ty.to_token_stream())
-}
-
-/// Which arguments take captures, and which come by type.
-fn bind<'a>(signature: &'a Signature, pattern: &Pattern) -> syn::Result<Vec<Argument<'a>>> {
-    let mut arguments = Vec::new();
-    for input in &signature.inputs {
-        let typed = match input {
-            FnArg::Receiver(_) => continue,
-            FnArg::Typed(typed) => typed,
-        };
-        let ty = &*typed.ty;
-        let position = match &*typed.pat {
-            Pat::Ident(pat) => {
-                let name = pat.ident.to_string();
-                let name = name.strip_prefix("r#").unwrap_or(&name);
-                let is = |wanted: &str| {
-                    pattern
-                        .captures
-                        .iter()
-                        .position(|capture| capture.name == wanted)
-                };
-                is(name).or_else(|| is(name.strip_prefix('_')?))
-            }
-            _ => None,
-        };
-        arguments.push(match position {
-            Some(position) => Argument::Capture { position, ty },
-            None if is_str(ty) => {
-                return Err(Error::new_spanned(
-                    ty,
-                    "only a capture can be a `&str`: take the body as `String`, or name a capture of the path as this argument",
-                ));
-            }
-            None => Argument::Extracted { ty },
-        });
-    }
-    Ok(arguments)
-}
-
-/// Whether a type is written as `&str`.
-pub(crate) fn is_str(ty: &Type) -> bool {
-    match ty {
-        Type::Reference(reference) => {
-            matches!(&*reference.elem, Type::Path(path) if path.path.is_ident("str"))
-        }
-        _ => false,
-    }
-}
-
-/// Refuses what can't be a route.
-pub(crate) fn check(signature: &Signature) -> syn::Result<()> {
-    if let Some(token) = signature
-        .generics
-        .lt_token
-        .filter(|_| signature.generics.type_params().next().is_some())
-    {
-        return Err(Error::new(
-            token.span(),
-            "a route has no type parameters of its own: its arguments come from requests, which can't choose them",
-        ));
-    }
-    for input in &signature.inputs {
-        match input {
-            FnArg::Typed(typed) => {
-                if let Type::ImplTrait(ty) = &*typed.ty {
-                    return Err(Error::new_spanned(
-                        ty,
-                        "a route's arguments have types, as `Json<User>`, and not `impl`",
-                    ));
-                }
-            }
-            FnArg::Receiver(receiver) => check_receiver(receiver)?,
-        }
-    }
-    Ok(())
-}
-
-fn check_receiver(receiver: &syn::Receiver) -> syn::Result<()> {
-    use syn::ReceiverKind;
-
-    match &receiver.kind {
-        ReceiverKind::Reference(_, _, None) => Ok(()),
-        ReceiverKind::Reference(_, _, Some(token)) => Err(Error::new(
-            token.span(),
-            "all requests share the resource: take `&self`, and change what changes through a lock or an atomic",
-        )),
-        ReceiverKind::Value | ReceiverKind::Typed(..) => Err(Error::new(
-            receiver.self_token.span(),
-            "all requests share the resource: take `&self`",
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn local(at: usize) -> Ident {

@@ -33,13 +33,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::{Future, Pending, pending};
-use std::marker::PhantomData;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::body::Body;
 use crate::captures::{self, FromCapture};
@@ -49,8 +47,12 @@ use crate::problem::{FieldError, IntoProblem, Problem};
 use crate::respond::{Asked, IntoResponse, Response};
 use crate::routing::RouteInfo;
 
+mod asking;
+mod building;
 mod reply;
 
+pub use self::asking::{Ask, AskNothing, beside, extractor};
+pub use self::building::{PathBuilder, ToSegment};
 use self::reply::Brief;
 pub use self::reply::{Reply, reply};
 
@@ -243,88 +245,6 @@ impl RouteSpec {
         self
     }
 }
-
-/// Fails to compile where an argument isn't an extractor.
-pub const fn extractor<T: Extract>() {}
-
-/// Makes an argument, if its type is an extractor. Where it isn't, [`extractor`] says so, and [`AskNothing`] keeps the compiler
-/// from saying it again.
-#[derive(Debug)]
-pub struct Ask<T>(PhantomData<fn() -> T>);
-
-impl<T> Ask<T> {
-    /// Asks this type.
-    #[expect(clippy::new_without_default, reason = "it is made by the macros only")]
-    pub const fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<T: Extract> Ask<T> {
-    /// Says what it requires of the application.
-    pub fn require(self, requirements: &mut Requirements) {
-        T::require(requirements);
-    }
-
-    /// A handler's only argument by type.
-    ///
-    /// # Errors
-    ///
-    /// Where the extractor refuses the request.
-    pub async fn argument(self, call: &mut Call) -> Result<T, Problem> {
-        call.argument().await
-    }
-
-    /// One of several, unless it takes the body and has to wait for the others.
-    ///
-    /// # Errors
-    ///
-    /// Where the extractor refuses the request.
-    pub async fn early(self, call: &mut Call) -> Result<Option<T>, Problem> {
-        match T::Body::early() {
-            Some(body) => match T::extract(&mut call.head, body).await {
-                Ok(argument) => Ok(Some(argument)),
-                Err(rejection) => Err(rejection.into_problem()),
-            },
-            None => Ok(None),
-        }
-    }
-
-    /// One that had to wait.
-    ///
-    /// # Errors
-    ///
-    /// Where the extractor refuses the request.
-    pub async fn late(self, call: &mut Call, early: Option<T>) -> Result<T, Problem> {
-        match early {
-            Some(argument) => Ok(argument),
-            None => call.argument().await,
-        }
-    }
-}
-
-/// What [`Ask`] falls back to where the type isn't an extractor. It never runs, as that doesn't compile.
-pub trait AskNothing<T>: Sized {
-    /// Requires nothing.
-    fn require(self, _: &mut Requirements) {}
-
-    /// Never ends.
-    fn argument(self, _: &mut Call) -> Pending<Result<T, Problem>> {
-        pending()
-    }
-
-    /// Never ends.
-    fn early(self, _: &mut Call) -> Pending<Result<Option<T>, Problem>> {
-        pending()
-    }
-
-    /// Never ends.
-    fn late(self, _: &mut Call, _: Option<T>) -> Pending<Result<T, Problem>> {
-        pending()
-    }
-}
-
-impl<T> AskNothing<T> for Ask<T> {}
 
 impl fmt::Debug for RouteSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -550,93 +470,3 @@ impl fmt::Display for Chain<'_> {
         Ok(())
     }
 }
-
-/// Fails to compile where both arguments of a handler take the body.
-pub const fn beside<A, B>()
-where
-    A: Extract,
-    B: Extract,
-    B::Body: crate::extract::Beside<A::Body>,
-{
-}
-
-/// What a capture of type `T` can be filled with, in a path that is built.
-///
-/// A `T` that can be displayed, and for a `String` also a `&str`.
-#[diagnostic::on_unimplemented(
-    message = "a capture of type `{T}` can't be filled with `{Self}`",
-    label = "not a `{T}`, or can't be displayed"
-)]
-pub trait ToSegment<T> {
-    /// Its text, before it is encoded.
-    fn to_segment(&self) -> String;
-}
-
-impl<T: fmt::Display> ToSegment<T> for T {
-    fn to_segment(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl ToSegment<String> for &str {
-    fn to_segment(&self) -> String {
-        (*self).to_owned()
-    }
-}
-
-impl ToSegment<String> for &String {
-    fn to_segment(&self) -> String {
-        (*self).clone()
-    }
-}
-
-/// Builds the path of a route: `Users::fetch_path(7)`.
-#[derive(Debug)]
-#[must_use]
-pub struct PathBuilder {
-    path: String,
-}
-
-impl PathBuilder {
-    /// What stands before the first capture.
-    pub fn new(literal: &str) -> Self {
-        Self {
-            path: String::new(),
-        }
-        .literal(literal)
-    }
-
-    /// What stands between captures.
-    pub fn literal(mut self, literal: &str) -> Self {
-        // Beyond ASCII only: a literal is the program's own.
-        self.path.extend(utf8_percent_encode(literal, CONTROLS));
-        self
-    }
-
-    /// A capture. A slash in it is encoded.
-    pub fn segment<T>(mut self, value: impl ToSegment<T>) -> Self {
-        self.path
-            .extend(utf8_percent_encode(&value.to_segment(), RESERVED));
-        self
-    }
-
-    /// All the rest, slashes and all.
-    pub fn rest<T>(mut self, value: impl ToSegment<T>) -> Self {
-        self.path
-            .extend(utf8_percent_encode(&value.to_segment(), RESERVED_BUT_SLASH));
-        self
-    }
-
-    /// The path.
-    pub fn finish(self) -> String {
-        self.path
-    }
-}
-
-/// All but what RFC 3986 calls unreserved.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-const RESERVED_BUT_SLASH: &AsciiSet = &RESERVED.remove(b'/');
