@@ -64,7 +64,8 @@ pub trait Picker<S> {
     ///
     /// It is called once for each request, before [`pick`](Self::pick). With `None`, the default, the pick comes next;
     /// with a future, after that has ended or the request's time for waiting has. How long it takes is added to the
-    /// request's latency, so the picker has to bound it. Who gives up a request drops the future, and there is no pick.
+    /// request's latency, so the picker has to bound it. Where the request is given up, or its deadline passes, the future is
+    /// dropped, and there is no pick.
     fn prepare<E, R>(&mut self, endpoints: &E, rng: &mut R) -> Option<Preparation>
     where
         E: Endpoints<S> + ?Sized,

@@ -242,10 +242,8 @@ impl<S, G: Gauge> Shared<S, G> {
 
     /// It no longer does: it was sent or given up, or has its place in the queue.
     pub(super) fn end_preparing(&self) {
-        self.preparing.fetch_sub(1, Ordering::AcqRel);
-        if self.is_closing() {
-            self.wakes.wake();
-        }
+        self.preparing.fetch_sub(1, Ordering::SeqCst);
+        self.tell_who_closes();
     }
 
     /// Takes a place in the queue, and says which. None if it is full.
@@ -267,13 +265,13 @@ impl<S, G: Gauge> Shared<S, G> {
     /// How many wait, for an endpoint or for what their picker needs.
     pub(super) fn waiting(&self) -> usize {
         // In the order in which a request is in them, so that none is missed on its way.
-        let preparing = self.preparing.load(Ordering::Acquire);
+        let preparing = self.preparing.load(Ordering::SeqCst);
         preparing + self.queued()
     }
 
     /// How many wait for an endpoint.
     pub(super) fn queued(&self) -> usize {
-        self.queued.load(Ordering::Acquire)
+        self.queued.load(Ordering::SeqCst)
     }
 
     /// Has a request called when something is ready. It keeps its turn. Fails if the pool is closed.
@@ -309,7 +307,7 @@ impl<S, G: Gauge> Shared<S, G> {
         let parked = {
             let mut line = self.line();
             let parked = line.requests.remove(&ticket);
-            self.queued.fetch_sub(1, Ordering::AcqRel);
+            self.queued.fetch_sub(1, Ordering::SeqCst);
             if self.ready.len() > 0 {
                 wakers[0] = line.requests.pop_first().map(|(_, waker)| waker);
             }
@@ -319,7 +317,12 @@ impl<S, G: Gauge> Shared<S, G> {
         };
         drop(parked);
         wakers.into_iter().for_each(wake);
-        if self.is_closing() {
+        self.tell_who_closes();
+    }
+
+    /// One fewer waits. Either this sees that the pool closes, or who closes it sees the count: hence the ordering of both.
+    fn tell_who_closes(&self) {
+        if self.is_closing.load(Ordering::SeqCst) {
             self.wakes.wake();
         }
     }
@@ -355,7 +358,7 @@ impl<S, G: Gauge> Shared<S, G> {
 
     /// Takes no more requests.
     pub(super) fn begin_closing(&self) {
-        self.is_closing.store(true, Ordering::Release);
+        self.is_closing.store(true, Ordering::SeqCst);
     }
 
     #[inline]
