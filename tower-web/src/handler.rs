@@ -408,13 +408,13 @@ impl Call {
             cause = problem.source().map(tracing::field::display),
             "request refused"
         );
-        problem.into_response()
+        problem.told().into_response()
     }
 
     /// The response that a handler has returned. A failure's cause is logged, as it isn't sent.
     #[inline]
     pub fn respond<R: IntoResponse>(&mut self, returned: R) -> Response {
-        let response = if R::NEEDS_REQUEST {
+        let mut response = if R::NEEDS_REQUEST {
             returned.into_response_to(&Asked::new(&self.head))
         } else {
             // The memory of the request's headers serves the response's: most have no others.
@@ -423,17 +423,21 @@ impl Call {
             returned.into_response_in(headers)
         };
         if !response.extensions().is_empty() {
-            log_cause(self.head.route.info.as_deref(), &response);
+            log_cause(self.head.route.info.as_deref(), &mut response);
         }
         response
     }
 }
 
+/// Logs the cause of the problem that a response is, unless that was done further inside.
 #[cold]
-fn log_cause(route: Option<&RouteInfo>, response: &Response) {
-    let Some(problem) = response.extensions().get::<Problem>() else {
+pub(crate) fn log_cause(route: Option<&RouteInfo>, response: &mut Response) {
+    let Some(problem) = response.extensions_mut().get_mut::<Problem>() else {
         return;
     };
+    if !problem.tell() {
+        return;
+    }
     let Some(cause) = problem.source() else {
         return;
     };

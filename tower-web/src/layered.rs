@@ -49,7 +49,8 @@ impl Next {
         }
     }
 
-    pub(crate) fn run(&self, request: Request) -> BoxFuture<Response> {
+    /// Runs what is inside, to its response. Nothing has to be ready before, and nothing fails: an error is a problem already.
+    pub fn run(&self, request: Request) -> Pin<Box<dyn Future<Output = Response> + Send>> {
         self.stage.run(request)
     }
 }
@@ -171,7 +172,7 @@ fn problem_of(error: BoxError) -> Problem {
         source = current.source();
     }
     tracing::error!(%error, "a layer failed");
-    Problem::internal(error)
+    Problem::internal(error).told()
 }
 
 #[cfg(feature = "middleware")]

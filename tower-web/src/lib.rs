@@ -147,6 +147,7 @@ pub mod json;
 mod layered;
 #[cfg(feature = "metrics")]
 mod metrics;
+pub mod middleware;
 #[cfg(feature = "multipart")]
 pub mod multipart;
 #[cfg(feature = "openapi")]

@@ -83,6 +83,8 @@ struct Inner {
     members: Map<String, Value>,
     headers: HeaderMap,
     source: Option<Arc<dyn Error + Send + Sync>>,
+    /// Whether its cause was logged.
+    is_told: bool,
 }
 
 /// Where in a request something stands that was refused.
@@ -192,6 +194,7 @@ impl Problem {
                 members: Map::new(),
                 headers: HeaderMap::new(),
                 source: None,
+                is_told: false,
             }),
         }
     }
@@ -274,6 +277,17 @@ impl Problem {
         let members = &mut self.inner.members;
         members.entry(REQUEST_ID).or_insert(Value::String(id));
         self
+    }
+
+    /// Whose cause is logged already.
+    pub(crate) fn told(mut self) -> Self {
+        self.inner.is_told = true;
+        self
+    }
+
+    /// Whether it is for the caller to log its cause: it is so once.
+    pub(crate) fn tell(&mut self) -> bool {
+        !std::mem::replace(&mut self.inner.is_told, true)
     }
 
     /// With a header of the response, beside those that it has: `Retry-After`, `WWW-Authenticate`.

@@ -60,9 +60,9 @@ fn make<R: IntoResponse>(kept: Kept, returned: R) -> Response {
     match kept {
         Kept::Little { mut headers, route } => {
             headers.clear();
-            let response = returned.into_response_in(headers);
+            let mut response = returned.into_response_in(headers);
             if !response.extensions().is_empty() {
-                log_cause(route.as_deref(), &response);
+                log_cause(route.as_deref(), &mut response);
             }
             response
         }

@@ -25,6 +25,7 @@ mod layers;
 mod macros;
 #[cfg(feature = "prometheus")]
 mod metrics;
+mod middleware;
 mod mistakes;
 #[cfg(feature = "multipart")]
 mod multipart;

@@ -204,3 +204,35 @@ async fn refusals_and_panics_are_told_with_the_id() {
         .unwrap();
     assert!(panicked.contains("request_id=order-7 "), "{panicked}");
 }
+
+#[tokio::test]
+async fn a_cause_is_logged_once_however_many_functions_hand_the_problem_on() {
+    use tower_web::Next;
+    use tower_web::middleware::from_fn;
+
+    async fn hand_on(request: Request, next: Next) -> Response {
+        next.run(request).await
+    }
+    async fn fail(_: Request, _: Next) -> Result<Response, Problem> {
+        Err(Problem::internal("the gate is stuck"))
+    }
+
+    let causes = async |client: &tower_web::testing::TestClient, path| {
+        let mut lines = logged(client, path).await;
+        lines.retain(|line| line.contains("cause="));
+        lines
+    };
+    let layers = || App::new().layer(from_fn(hand_on)).layer(from_fn(hand_on));
+    let client = layers().route(user).test();
+    let told = causes(&client, "/users/7").await;
+    assert!(
+        matches!(&told[..], [line] if line.contains("nobody has 7")),
+        "{told:?}"
+    );
+    let client = layers().layer(from_fn(fail)).route(user).test();
+    let told = causes(&client, "/users/7").await;
+    assert!(
+        matches!(&told[..], [line] if line.contains("the gate is stuck")),
+        "{told:?}"
+    );
+}
