@@ -4,13 +4,19 @@ use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Attribute, Error, FnArg, Ident, ItemFn, Lifetime, Pat, ReturnType, Signature, Type};
 
-use crate::route::{Attributes, Callee, Method, Route, check, has_impl, here, is_str};
+use crate::route::{Attributes, Callee, Method, Route, check, has_impl, here, is_str, strip};
 
 /// Whatever is wrong, the function stays, so that nothing else is complained about.
 pub(crate) fn expand(name: &str, arguments: TokenStream, item: TokenStream) -> TokenStream {
     try_expand(name, arguments, item.clone()).unwrap_or_else(|error| {
         let error = error.into_compile_error();
-        quote!(#item #error)
+        match syn::parse2::<ItemFn>(item.clone()) {
+            Ok(mut function) => {
+                strip(&mut function.attrs);
+                quote!(#function #error)
+            }
+            Err(_) => quote!(#item #error),
+        }
     })
 }
 

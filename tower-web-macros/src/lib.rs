@@ -17,9 +17,7 @@ mod route;
 pub fn resource(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let prefix = parse_macro_input!(attribute as resource::Prefix);
     let item = parse_macro_input!(item as syn::Item);
-    resource::expand(&prefix, item)
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    resource::expand(&prefix, item).into()
 }
 
 macro_rules! methods {

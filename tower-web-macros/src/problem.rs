@@ -8,6 +8,8 @@ use syn::{
     Meta,
 };
 
+use crate::route::here;
+
 pub(crate) fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let name = &input.ident;
     let kinds = match &input.data {
@@ -355,7 +357,8 @@ impl<'a> Kind<'a> {
         let name = &input.ident;
         let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
         let (path, member, ty) = (&self.path, &part.member, &part.field.ty);
-        Some(quote! {
+        // That two variants are made of one type is told at the field.
+        Some(quote_spanned! {here(ty)=>
             #[automatically_derived]
             #[allow(non_shorthand_field_patterns)]
             impl #impl_generics ::std::convert::From<#ty> for #name #type_generics #where_clause {

@@ -8,7 +8,7 @@ use syn::parse::{Parse, ParseStream};
 use syn::{Error, Expr, ImplItem, Item, ItemImpl, LitStr, parse_quote};
 
 use crate::pattern::Pattern;
-use crate::route::{Attributes, Callee, Route, check, here};
+use crate::route::{Attributes, Callee, Route, check, here, strip};
 
 /// The attribute's argument: where the resource stands, by default at the root.
 pub(crate) struct Prefix {
@@ -22,7 +22,12 @@ impl Parse for Prefix {
                 path: String::new(),
             });
         }
-        let literal: LitStr = input.parse()?;
+        let literal: LitStr = input.parse().map_err(|error| {
+            Error::new(
+                error.span(),
+                "write the prefix as text: `#[resource(\"/users\")]`",
+            )
+        })?;
         let path = literal.value();
         let pattern =
             Pattern::parse(&path).map_err(|message| Error::new(literal.span(), message))?;
@@ -42,7 +47,24 @@ struct Method {
     attributes: Attributes,
 }
 
-pub(crate) fn expand(prefix: &Prefix, item: Item) -> syn::Result<TokenStream> {
+/// Whatever is wrong, the methods stay, so that nothing else is complained about.
+pub(crate) fn expand(prefix: &Prefix, item: Item) -> TokenStream {
+    try_expand(prefix, item.clone()).unwrap_or_else(|error| {
+        let error = error.into_compile_error();
+        let mut item = item;
+        if let Item::Impl(item) = &mut item {
+            strip(&mut item.attrs);
+            for method in &mut item.items {
+                if let ImplItem::Fn(method) = method {
+                    strip(&mut method.attrs);
+                }
+            }
+        }
+        quote!(#item #error)
+    })
+}
+
+fn try_expand(prefix: &Prefix, item: Item) -> syn::Result<TokenStream> {
     let mut item = match item {
         Item::Impl(item) => item,
         other => {

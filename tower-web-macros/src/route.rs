@@ -11,9 +11,9 @@ use crate::pattern::{Pattern, join};
 mod arguments;
 mod attributes;
 
-use self::arguments::{Argument, bind};
+use self::arguments::{Argument, bind, borrows};
 pub(crate) use self::arguments::{check, is_str};
-pub(crate) use self::attributes::{Attributes, Method};
+pub(crate) use self::attributes::{Attributes, Method, strip};
 
 /// A function with one of its paths.
 pub(crate) struct Route<'a> {
@@ -295,7 +295,8 @@ impl<'a> Route<'a> {
         let reply = match &self.signature.output {
             _ if !self.arguments.is_empty() => return None,
             ReturnType::Default => quote!(::tower_web::handler::reply::<()>),
-            ReturnType::Type(_, ty) if has_impl(ty) => return None,
+            // A reply is made before there is anything to borrow from.
+            ReturnType::Type(_, ty) if has_impl(ty) || borrows(ty) => return None,
             ReturnType::Type(_, ty) => {
                 quote_spanned!(here(ty)=> ::tower_web::handler::reply::<#ty>)
             }

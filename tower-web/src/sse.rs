@@ -125,6 +125,11 @@ where
 }
 
 /// What a stream of events is made of: an [`Event`], or a `Result` of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` isn't an event",
+    label = "the stream's items aren't events",
+    note = "make events of them: `stream.map(|item| Event::new(item))`, or `Event::json(&item)`"
+)]
 pub trait IntoEvent {
     /// The event, or why there are no more.
     ///

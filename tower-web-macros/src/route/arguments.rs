@@ -1,7 +1,9 @@
 //! Which arguments a function has, what each is bound to, and which it can't have.
 
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, Pat, Signature, Type};
+use syn::{Error, FnArg, GenericArgument, Pat, PathArguments, ReturnType, Safety, Signature, Type};
 
 use crate::pattern::Pattern;
 
@@ -74,6 +76,20 @@ pub(crate) fn check(signature: &Signature) -> syn::Result<()> {
             "a route has no type parameters of its own: its arguments come from requests, which can't choose them",
         ));
     }
+    if let Safety::Unsafe(token) = &signature.safety {
+        return Err(Error::new(
+            token.span,
+            "a route is called for every request that there is: it can't be unsafe",
+        ));
+    }
+    if let ReturnType::Type(_, ty) = &signature.output {
+        if let Some(text) = borrowed_text(ty) {
+            return Err(Error::new_spanned(
+                text,
+                "a response outlives what it was made of: return a `String` or `Bytes`, or what is `&'static`",
+            ));
+        }
+    }
     for input in &signature.inputs {
         match input {
             FnArg::Typed(typed) => {
@@ -88,6 +104,60 @@ pub(crate) fn check(signature: &Signature) -> syn::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Text or bytes that are borrowed from the resource or an argument, where they are the response itself.
+fn borrowed_text(ty: &Type) -> Option<&Type> {
+    match ty {
+        Type::Reference(reference) => {
+            let is_static = matches!(&reference.lifetime, Some(own) if own.ident == "static");
+            let is_text = match &*reference.elem {
+                Type::Path(path) => path.path.is_ident("str"),
+                Type::Slice(_) => true,
+                _ => false,
+            };
+            (is_text && !is_static).then_some(ty)
+        }
+        Type::Tuple(parts) => parts.elems.iter().find_map(borrowed_text),
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+                return None;
+            };
+            if last.ident != "Option" && last.ident != "Result" {
+                return None;
+            }
+            arguments.args.iter().find_map(|argument| match argument {
+                GenericArgument::Type(ty) => borrowed_text(ty),
+                _ => None,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a type is written with a lifetime that isn't `'static`.
+pub(super) fn borrows(ty: &Type) -> bool {
+    fn any(tokens: TokenStream) -> bool {
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            let is_borrowed = match token {
+                TokenTree::Punct(punct) if punct.as_char() == '&' => {
+                    !matches!(tokens.peek(), Some(TokenTree::Punct(next)) if next.as_char() == '\'')
+                }
+                TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+                    !matches!(tokens.peek(), Some(TokenTree::Ident(name)) if name == "static")
+                }
+                TokenTree::Group(group) => any(group.stream()),
+                _ => false,
+            };
+            if is_borrowed {
+                return true;
+            }
+        }
+        false
+    }
+    any(ty.to_token_stream())
 }
 
 fn check_receiver(receiver: &syn::Receiver) -> syn::Result<()> {

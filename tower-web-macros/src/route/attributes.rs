@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Expr, LitStr, Meta};
+use syn::{Attribute, Error, Expr, Lit, LitStr, Meta};
 
 use crate::describe::Above;
 
@@ -73,8 +73,8 @@ impl Attributes {
             };
             match &*name {
                 "layer" => own.layers.push(attribute.parse_args()?),
-                "body_limit" => own.body_limit = Some(attribute.parse_args()?),
-                "handler_timeout" => own.handler_timeout = Some(attribute.parse_args()?),
+                "body_limit" => own.body_limit = Some(bytes(attribute.parse_args()?)?),
+                "handler_timeout" => own.handler_timeout = Some(time(attribute.parse_args()?)?),
                 "cfg" => {
                     own.cfgs.push(attribute.clone());
                     others.push(attribute);
@@ -94,6 +94,41 @@ impl Attributes {
         own.above = Above::new(&others);
         *attributes = others;
         Ok(own)
+    }
+}
+
+/// Takes away what only a route has above it, where none is made of the function: it isn't misplaced.
+pub(crate) fn strip(attributes: &mut Vec<Attribute>) {
+    attributes.retain(|attribute| {
+        let path = attribute.path();
+        let is_own = path.segments.last().is_some_and(|last| {
+            let name = last.ident.to_string();
+            ["layer", "body_limit", "handler_timeout"].contains(&&*name)
+                || METHODS.contains(&&*name)
+        });
+        !(is_own && is_ours(path))
+    });
+}
+
+/// The limit of a body. A literal that isn't a number is told here, as the type's own complaint wouldn't say of what.
+fn bytes(limit: Expr) -> syn::Result<Expr> {
+    match &limit {
+        Expr::Lit(literal) if !matches!(literal.lit, Lit::Int(_)) => Err(Error::new_spanned(
+            limit,
+            "a body's limit is a number of bytes: `#[body_limit(2 * 1024 * 1024)]`",
+        )),
+        _ => Ok(limit),
+    }
+}
+
+/// The time of a handler, which no literal is.
+fn time(timeout: Expr) -> syn::Result<Expr> {
+    match &timeout {
+        Expr::Lit(_) => Err(Error::new_spanned(
+            timeout,
+            "a handler's time is a `Duration`, or `None`: `#[handler_timeout(Duration::from_secs(5))]`",
+        )),
+        _ => Ok(timeout),
     }
 }
 

@@ -319,3 +319,46 @@ async fn routes_may_come_from_macros() {
     assert_eq!(problem["errors"][0]["in"], "path");
     assert_eq!(problem["errors"][0]["name"], "value");
 }
+
+/// A response may be written from what the resource has, without a copy of it.
+struct Shelf {
+    books: Vec<User>,
+}
+
+#[resource("/shelf")]
+impl Shelf {
+    #[get("/")]
+    async fn all(&self) -> Json<&[User]> {
+        Json(&self.books)
+    }
+
+    #[get("/first")]
+    fn first(&self) -> Option<Json<&User>> {
+        self.books.first().map(Json)
+    }
+
+    #[get("/{id}")]
+    async fn one(&self, id: u64) -> Result<Json<&'_ User>, Problem> {
+        let found = self.books.iter().find(|book| book.id == id);
+        found
+            .map(Json)
+            .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND))
+    }
+}
+
+#[tokio::test]
+async fn a_response_may_borrow_from_the_resource() {
+    let book = User {
+        id: 7,
+        name: "Ulysses".into(),
+    };
+    let client = App::new()
+        .resource(Shelf {
+            books: vec![book.clone()],
+        })
+        .test();
+    client.get("/shelf").await.assert_json(&[&book]);
+    client.get("/shelf/first").await.assert_json(&book);
+    client.get("/shelf/7").await.assert_json(&book);
+    client.get("/shelf/8").await.assert_problem(404);
+}
