@@ -53,7 +53,8 @@
 //!
 //! `garde` tells fields as Rust calls them. What they are called in the request is found from the request itself and from the names that
 //! `serde` asks for: by their words, whichever their case; where a field was renamed altogether, by trying which member of the
-//! document the rule depends on. A name that can't be found so is told as in Rust.
+//! document the rule depends on. A name that can't be found so is told as in Rust. Of what breaks more than a thousand rules, the first
+//! thousand are told.
 
 use std::future::Future;
 use std::future::{Pending, pending};
@@ -383,6 +384,9 @@ enum Place {
     Form,
 }
 
+/// How many fields are told: a large list may break as many rules as it has items, and telling so much is no help.
+const MOST_TOLD: usize = 1000;
+
 /// The 422 that lists what is wrong.
 #[cold]
 fn refuse<T>(report: &garde::Report, document: &Value, place: Place) -> Rejection
@@ -391,7 +395,7 @@ where
 {
     let names = names::Names::of::<T>(document);
     let mut rejection: Option<Rejection> = None;
-    for (path, error) in report.iter() {
+    for (path, error) in report.iter().take(MOST_TOLD) {
         let steps = names.resolve(path, error.message());
         let (location, name) = match place {
             Place::Body => (Location::Body, names::pointer(&steps)),

@@ -1,8 +1,9 @@
 //! What fields are called in a request, of which `garde` tells their names in Rust.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::mem::discriminant;
 
 use garde::Validate;
 use garde::error::Kind;
@@ -11,8 +12,10 @@ use serde_core::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Vis
 use serde_core::forward_to_deserialize_any;
 use serde_json::Value;
 
-/// How many times a document is read again to find a name, so that a refusal costs no more than so many requests.
-const TRIES: usize = 64;
+/// How many values are read again, at most, to find the names of all the fields that are told of a document; and how many times the
+/// largest is read as a whole. A refusal mustn't cost much more than what it refuses.
+const READ_AGAIN: usize = 100_000;
+const TRIES: std::ops::RangeInclusive<usize> = 8..=256;
 
 /// The path to a field in Rust's names, and what is wrong with it.
 type Broken = (String, String);
@@ -24,7 +27,14 @@ pub(super) struct Names<'a> {
     fields: HashMap<String, &'static [&'static str]>,
     /// The messages of a document that was changed, each with its path.
     judge: fn(Value) -> Option<Vec<Broken>>,
+    /// How often it may be read again.
+    tries: Cell<usize>,
+    /// What was found by trying, and what wasn't: the items of a list have the same names.
+    tried: RefCell<HashMap<(Shape, String), Option<String>>>,
 }
+
+/// The place of a struct, whichever the item of a list that it is: its pointer without indices, and what fields it has.
+type Shape = (String, Option<&'static [&'static str]>);
 
 impl<'a> Names<'a> {
     pub(super) fn of<T>(document: &'a Value) -> Self
@@ -53,6 +63,8 @@ impl<'a> Names<'a> {
                         .collect(),
                 )
             },
+            tries: Cell::new((READ_AGAIN / size(document)).clamp(*TRIES.start(), *TRIES.end())),
+            tried: RefCell::default(),
         }
     }
 
@@ -68,7 +80,6 @@ impl<'a> Names<'a> {
             .collect();
         let broken = (path.to_string(), message.to_owned());
         let mut steps = Vec::new();
-        let mut tries = TRIES;
         for (at, (kind, part)) in parts.iter().enumerate() {
             let rest = &parts[at + 1..];
             let mut node = self.document.pointer(&pointer(&steps));
@@ -88,7 +99,7 @@ impl<'a> Names<'a> {
                 // A struct of one field without a name is what it holds.
                 (Kind::Index, Some(Value::Array(_))) => steps.push(part.clone()),
                 (Kind::Index, _) => {}
-                (_, node) => match self.member(&steps, node, part, rest, &broken, &mut tries) {
+                (_, node) => match self.member(&steps, node, part, rest, &broken) {
                     Member::Called(name) => steps.push(name),
                     Member::Flattened => {}
                 },
@@ -104,7 +115,6 @@ impl<'a> Names<'a> {
         part: &str,
         rest: &[(Kind, String)],
         broken: &Broken,
-        tries: &mut usize,
     ) -> Member {
         let fields = self.fields.get(&pointer(steps)).copied();
         let there = match node {
@@ -130,13 +140,42 @@ impl<'a> Names<'a> {
         if fields.is_none() && is_below {
             return Member::Flattened;
         }
-        if let Some(name) = self.tried(steps, &names, rest, broken, tries) {
+        let shape = (self.shape(steps), fields);
+        let key = (shape, part.to_owned());
+        let known = self.tried.borrow().get(&key).cloned();
+        let is_there = |name: &Option<String>| match name {
+            Some(name) => names.contains(&&**name),
+            None => true,
+        };
+        let name = known.filter(is_there).unwrap_or_else(|| {
+            let name = self.tried(steps, &names, rest, broken);
+            self.tried.borrow_mut().insert(key, name.clone());
+            name
+        });
+        if let Some(name) = name {
             return Member::Called(name);
         }
         match fields.is_none() && !rest.is_empty() {
             true => Member::Flattened,
             false => Member::Called(part.to_owned()),
         }
+    }
+
+    /// The pointer, without the indices.
+    fn shape(&self, steps: &[String]) -> String {
+        let mut node = Some(self.document);
+        let mut shape = String::new();
+        for step in steps {
+            shape.push('/');
+            node = match node {
+                Some(Value::Array(items)) => step.parse().ok().and_then(|at: usize| items.get(at)),
+                other => {
+                    shape.push_str(&escape(step));
+                    other.and_then(|value| value.get(step))
+                }
+            };
+        }
+        shape
     }
 
     /// The one of these names on which the rule depends: with another value in its place, the rule isn't broken, or not in
@@ -147,7 +186,6 @@ impl<'a> Names<'a> {
         names: &[&str],
         rest: &[(Kind, String)],
         broken: &Broken,
-        tries: &mut usize,
     ) -> Option<String> {
         let parent = pointer(steps);
         let depends = |name: &str, other: &Value| {
@@ -157,16 +195,24 @@ impl<'a> Names<'a> {
             let told = (self.judge)(document)?;
             Some(!told.contains(broken))
         };
-        for name in names {
-            let own = self.document.pointer(&format!("{parent}/{}", escape(name)));
-            // What has something below it has something to go down to.
-            if !rest.is_empty() && !own.is_some_and(|own| own.is_object() || own.is_array()) {
-                continue;
-            }
-            for other in others() {
-                *tries = tries.checked_sub(1)?;
-                if depends(name, &other) == Some(true) {
-                    return Some((*name).to_owned());
+        let others = others();
+        // What is of the value's own type is most likely read, so that it comes first for all the names.
+        for is_alike in [true, false] {
+            for name in names {
+                let own = self.document.pointer(&format!("{parent}/{}", escape(name)));
+                // What has something below it has something to go down to.
+                if !rest.is_empty() && !own.is_some_and(|own| own.is_object() || own.is_array()) {
+                    continue;
+                }
+                let kind = |value: &Value| discriminant(value);
+                let others = others
+                    .iter()
+                    .filter(|other| own.is_some_and(|own| kind(own) == kind(other)) == is_alike);
+                for other in others {
+                    self.tries.set(self.tries.get().checked_sub(1)?);
+                    if depends(name, other) == Some(true) {
+                        return Some((*name).to_owned());
+                    }
                 }
             }
         }
@@ -174,8 +220,17 @@ impl<'a> Names<'a> {
     }
 }
 
+/// How many values there are in this one, with itself.
+fn size(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(members) => members.values().map(size).sum(),
+        _ => 0,
+    }
+}
+
 /// What is put in the place of a value, to see whether a rule still holds.
-fn others() -> [Value; 10] {
+fn others() -> [Value; 11] {
     use serde_json::json;
 
     [
@@ -189,6 +244,7 @@ fn others() -> [Value; 10] {
         json!(1_000_000),
         json!([]),
         json!(true),
+        json!(false),
     ]
 }
 

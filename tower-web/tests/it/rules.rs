@@ -461,3 +461,65 @@ async fn what_is_no_document_is_refused_as_ever() {
     typed().body("{").await.assert_problem(400);
     typed().body("{}").await.assert_problem(422);
 }
+
+/// A name that nothing but trying can find, in a flattened struct among many members.
+#[derive(Deserialize, Validate)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "its rules alone are of interest")]
+struct Purchase {
+    #[garde(dive)]
+    line_items: Vec<Article>,
+    #[garde(skip)]
+    contact_mail: Option<String>,
+    #[garde(skip)]
+    notes: Vec<String>,
+    #[garde(skip)]
+    colours: Vec<String>,
+    #[garde(skip)]
+    express: Option<bool>,
+    #[garde(skip)]
+    weight: Option<f64>,
+    #[serde(flatten)]
+    #[garde(dive)]
+    place: Destination,
+}
+
+#[derive(Deserialize, Validate)]
+struct Article {
+    #[serde(rename = "sku")]
+    #[garde(length(min = 2))]
+    number: String,
+    #[serde(rename = "qty")]
+    #[garde(range(min = 1))]
+    amount: u32,
+}
+
+#[derive(Deserialize, Validate)]
+struct Destination {
+    #[serde(rename = "zip")]
+    #[garde(length(min = 4))]
+    postal_code: String,
+}
+
+#[post("/purchases")]
+async fn purchase(_: Json<Purchase>) {}
+
+#[tokio::test]
+async fn a_renamed_field_is_found_among_many_members() {
+    let body = json!({
+        "colours": ["red", "blue"], "contactMail": "ann@example.org", "express": true, "lineItems": [{"sku": "a", "qty": 1}],
+        "notes": [], "weight": 7.5, "zip": "1",
+    });
+    let told = refused(App::new().route(purchase), "/purchases", &body).await;
+    assert_eq!(told, ["#/lineItems/0/sku", "#/zip"]);
+}
+
+#[tokio::test]
+async fn a_long_list_that_breaks_rules_is_told_in_its_own_time() {
+    // Looking for each name anew would take hours.
+    let line = json!({"sku": "a", "qty": 0});
+    let body = json!({"lineItems": vec![line; 20_000], "notes": [], "colours": [], "zip": "12345"});
+    let told = refused(App::new().route(purchase), "/purchases", &body).await;
+    assert_eq!(told.len(), 1000);
+    assert_eq!(told[998..], ["#/lineItems/499/qty", "#/lineItems/499/sku"]);
+}
