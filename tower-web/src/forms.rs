@@ -225,7 +225,11 @@ fn explain<T: DeserializeOwned>(pairs: &[u8], error: &dyn fmt::Display) -> Malfo
             detail: error.to_string(),
         };
     };
-    let detail = error.inner().to_string();
+    let mut detail = error.inner().to_string();
+    // So it says of a name that is there more than once, where one value is wanted.
+    if detail == "unsupported value" {
+        detail = "is there more than once, and has one value only".to_owned();
+    }
     // serde has no other way to say which field it misses.
     let missing = detail
         .strip_prefix("missing field `")
@@ -361,6 +365,8 @@ mod tests {
         let malformed = parse::<Needs>(b"user=x").unwrap_err();
         assert_eq!(malformed.field.as_deref(), Some("user-name"));
         assert_eq!(malformed.detail, "is missing");
+        let twice = search("page=1&page=2").unwrap_err();
+        assert!(twice.detail.contains("more than once"), "{twice:?}");
     }
 
     #[test]
