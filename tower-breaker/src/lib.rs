@@ -104,6 +104,9 @@ enum Origin {
 ///
 /// **Errors.** [`Refused`], and the inner service's own. An error of its readiness counts as a fault.
 ///
+/// **Deadlines.** It waits in `poll_ready` alone, before there is a request. A caller that is in a hurry drops its wait, as
+/// `tower_deadline::Deadline::within` does, and leaves nothing behind.
+///
 /// # Example
 ///
 /// ```

@@ -85,6 +85,11 @@ impl<S, P, Request> Spare<S, P, Request>
 where
     P: Policy<Request>,
 {
+    /// Whether nobody waits for the response any more.
+    fn is_late(&self) -> bool {
+        self.by.is_some_and(|by| by <= Instant::now())
+    }
+
     /// Asks all who have a say, the budget last as its answer is spent.
     fn decide(&self, clocks: &mut Clocks) -> Decision {
         let decision = if !self.policy.can_retry(&self.request) {
@@ -233,11 +238,11 @@ where
                         Err(_) => Second::Never,
                     });
                 }
-                // To `Readying`, `Never` if the policy objects, or another `Delayed` if the budget does: who is still
+                // To `Readying`, `Never` if the policy objects or the deadline has passed, or another `Delayed` if the budget does: who is still
                 // there then needs it more than others.
                 SecondProj::Delayed { mut sleep } => {
                     ready!(sleep.as_mut().poll(cx));
-                    let spare = this.spare.as_ref();
+                    let spare = this.spare.as_ref().filter(|spare| !spare.is_late());
                     match spare.map(|spare| (spare.decide(this.clocks), spare.by)) {
                         Some((Decision::Sent, _)) => this.second.set(Second::Readying),
                         Some((Decision::Denied, by)) => match this.clocks.twice(sleep.deadline()) {
@@ -247,13 +252,13 @@ where
                         Some((Decision::Refused, _)) | None => this.second.set(Second::Never),
                     }
                 }
-                // To `Sent`, or `Never` if the clone fails.
+                // To `Sent`, or `Never` if the clone fails, or is ready too late.
                 SecondProj::Readying => {
                     let ready = match &mut *this.spare {
                         Some(spare) => ready!(spare.service.poll_ready(cx)).is_ok(),
                         None => false,
                     };
-                    let spare = this.spare.take().filter(|_| ready);
+                    let spare = this.spare.take().filter(|spare| ready && !spare.is_late());
                     this.second.set(match spare {
                         Some(mut spare) => {
                             this.clocks.second_sent();

@@ -72,18 +72,36 @@ mod race {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_sent_a_second_time_past_the_deadline() {
-        for (deadline, tries) in [(9, 1), (10, 1), (12, 2)] {
+        // The last is polled late, by a busy thread.
+        for (deadline, polled_at, tries) in [(9, 12, 1), (10, 12, 1), (13, 12, 2), (13, 50, 1)] {
             let (mut service, mut handle) = spawn();
             assert_ready_ok!(service.poll_ready());
             let call = Deadline::after(deadline * MS).enter(|| service.call("hello"));
             let mut response = task::spawn(call);
             let _first = assert_request_eq!(handle, "hello");
             assert_pending!(response.poll());
-            time::advance(50 * MS).await;
+            time::advance(polled_at * MS).await;
             assert_pending!(response.poll());
             let second = handle.poll_request();
             assert_eq!(1 + i32::from(second.is_ready()), tries, "{deadline} ms");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clone_that_becomes_ready_past_the_deadline_sends_nothing() {
+        let (mut service, mut handle) = spawn();
+        handle.allow(1);
+        assert_ready_ok!(service.poll_ready());
+        let call = Deadline::after(20 * MS).enter(|| service.call("hello"));
+        let mut response = task::spawn(call);
+        let _first = assert_request_eq!(handle, "hello");
+        assert_pending!(response.poll());
+        time::advance(12 * MS).await;
+        assert_pending!(response.poll());
+        time::advance(12 * MS).await;
+        handle.allow(1);
+        assert_pending!(response.poll());
+        assert_pending!(handle.poll_request());
     }
 
     /// Denies what it is asked but for the last, and counts.
