@@ -105,10 +105,12 @@ use pin_project_lite::pin_project;
 use tower_classify::{Classify, EveryErrorFails};
 use tower_close::{Close, Closing, Task};
 use tower_deadline::Deadline;
+use tower_load::{CompleteOnResponse, TrackCompletion};
 use tower_rng::SplitMix64;
 use tower_service::Service;
 
 pub use self::builder::Builder;
+pub use self::endpoint::Completion;
 use self::endpoint::Flight;
 pub use self::gauge::{Attach, Gauge, InFlight, Member};
 use self::observe::Newcomers;
@@ -123,8 +125,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Balances over endpoints that its own task keeps connected; see the [module](self).
 ///
-/// `K` are the keys of discovery, `S` the services of the endpoints, `P` picks, `G` measures their load, and `C`
-/// says which responses count against them.
+/// `K` are the keys of discovery, `S` the services of the endpoints, `P` picks, `G` measures their load, `C`
+/// says which responses count against them, and `T` when a request is no longer in flight.
 ///
 /// **Readiness.** Ready when an endpoint is, or when the request would find a place in the queue. It reserves
 /// neither: where another caller takes the last place first, the call fails with
@@ -142,10 +144,18 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// **Closing.** It takes no more requests, finishes those that wait and those in flight, and drops its endpoints.
 /// Without being closed, its task ends with the last clone and the last request that waits.
-pub struct Pool<K, S, P = PowerOfTwo, G: Gauge = InFlight, C = EveryErrorFails> {
+pub struct Pool<
+    K,
+    S,
+    P = PowerOfTwo,
+    G: Gauge = InFlight,
+    C = EveryErrorFails,
+    T = CompleteOnResponse,
+> {
     core: Arc<Core<K, S, G>>,
     chooser: Chooser<P, SplitMix64>,
     classify: C,
+    completion: T,
     door: Door<K, S, G>,
 }
 
@@ -168,7 +178,7 @@ struct Core<K, S, G: Gauge> {
 pin_project! {
     /// The response of a [`Pool`]: that of an endpoint, or [`Unavailable`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<K, S, P, G, C, Req>
+    pub struct ResponseFuture<K, S, P, G, C, T, Req>
     where
         S: Service<Req>,
         G: Gauge,
@@ -176,6 +186,7 @@ pin_project! {
         #[pin]
         state: Response<K, S, P, G, Req, S::Future>,
         classify: C,
+        completion: T,
     }
 }
 
@@ -188,7 +199,8 @@ pin_project! {
         Called {
             #[pin]
             future: F,
-            flight: Flight<S, G>,
+            // Taken when the response is there.
+            flight: Option<Flight<S, G>>,
         },
         Queued { queued: Box<Queued<K, S, P, G, Req>> },
         Failed { error: Option<BoxError> },
@@ -204,7 +216,7 @@ impl Pool<(), ()> {
     }
 }
 
-impl<K, S, P, G: Gauge, C> Pool<K, S, P, G, C> {
+impl<K, S, P, G: Gauge, C, T> Pool<K, S, P, G, C, T> {
     /// Watches the endpoints: first all of them, then every change.
     ///
     /// An observer that is too slow for every change is told [all](Observed::All) again. The stream ends with the
@@ -240,17 +252,18 @@ impl<K, S, G: Gauge> Core<K, S, G> {
     }
 }
 
-impl<K, S, P, G, C, Req> Service<Req> for Pool<K, S, P, G, C>
+impl<K, S, P, G, C, T, Req> Service<Req> for Pool<K, S, P, G, C, T>
 where
     S: Service<Req>,
     S::Error: Into<BoxError>,
     P: Picker<Member<G>> + Clone,
     G: Gauge,
     C: Classify<(), S::Response, S::Error> + Clone,
+    T: TrackCompletion<Completion<S, G>, S::Response> + Clone,
 {
-    type Response = S::Response;
+    type Response = T::Output;
     type Error = BoxError;
-    type Future = ResponseFuture<K, S, P, G, C, Req>;
+    type Future = ResponseFuture<K, S, P, G, C, T, Req>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -270,7 +283,7 @@ where
             self.prepare(preparation, request)
         } else {
             match shared.dispatch(request, &mut self.chooser) {
-                Ok(Called { future, flight }) => Response::Called { future, flight },
+                Ok(called) => called.into(),
                 Err(miss) => self.refuse(miss.request),
             }
         };
@@ -278,11 +291,12 @@ where
         ResponseFuture {
             state,
             classify: self.classify.clone(),
+            completion: self.completion.clone(),
         }
     }
 }
 
-impl<K, S, P, G, C> Pool<K, S, P, G, C>
+impl<K, S, P, G, C, T> Pool<K, S, P, G, C, T>
 where
     G: Gauge,
 {
@@ -348,7 +362,7 @@ where
     }
 }
 
-impl<K, S, P, G, C> Close for Pool<K, S, P, G, C>
+impl<K, S, P, G, C, T> Close for Pool<K, S, P, G, C, T>
 where
     G: Gauge,
 {
@@ -358,31 +372,34 @@ where
     }
 }
 
-impl<K, S, P, G, C> Clone for Pool<K, S, P, G, C>
+impl<K, S, P, G, C, T> Clone for Pool<K, S, P, G, C, T>
 where
     P: Clone,
     G: Gauge,
     C: Clone,
+    T: Clone,
 {
     fn clone(&self) -> Self {
         Self {
             core: Arc::clone(&self.core),
             chooser: self.fork_chooser(),
             classify: self.classify.clone(),
+            completion: self.completion.clone(),
             door: Door::Open,
         }
     }
 }
 
-impl<K, S, P, G, C, Req> Future for ResponseFuture<K, S, P, G, C, Req>
+impl<K, S, P, G, C, T, Req> Future for ResponseFuture<K, S, P, G, C, T, Req>
 where
     S: Service<Req>,
     S::Error: Into<BoxError>,
     P: Picker<Member<G>>,
     G: Gauge,
     C: Classify<(), S::Response, S::Error>,
+    T: TrackCompletion<Completion<S, G>, S::Response>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<T::Output, BoxError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -391,16 +408,28 @@ where
             match this.state.as_mut().project() {
                 ResponseProj::Called { future, flight } => {
                     let Poll::Ready(result) = future.poll(cx) else {
-                        flight.waits();
+                        if let Some(flight) = flight {
+                            flight.waits();
+                        }
                         return Poll::Pending;
                     };
-                    flight.finish(this.classify.classify(&(), &result));
-                    return Poll::Ready(result.map_err(Into::into));
+                    let class = this.classify.classify(&(), &result);
+                    let flight = flight.take().expect("polled after completion");
+                    return Poll::Ready(match result {
+                        Ok(response) => {
+                            let completion = flight.answered(class);
+                            Ok(this.completion.track_completion(completion, response))
+                        }
+                        Err(error) => {
+                            flight.finish(class);
+                            Err(error.into())
+                        }
+                    });
                 }
                 // Queued → Called | Failed
                 ResponseProj::Queued { queued } => {
                     let next = match ready!(queued.poll(cx)) {
-                        Ok(Called { future, flight }) => Response::Called { future, flight },
+                        Ok(called) => called.into(),
                         Err(error) => Response::Failed { error: Some(error) },
                     };
                     this.state.set(next);
@@ -414,7 +443,15 @@ where
     }
 }
 
-impl<K, S, P, G: Gauge, C> fmt::Debug for Pool<K, S, P, G, C> {
+impl<K, S, P, G: Gauge, Req, F> From<Called<F, S, G>> for Response<K, S, P, G, Req, F> {
+    #[inline]
+    fn from(Called { future, flight }: Called<F, S, G>) -> Self {
+        let flight = Some(flight);
+        Self::Called { future, flight }
+    }
+}
+
+impl<K, S, P, G: Gauge, C, T> fmt::Debug for Pool<K, S, P, G, C, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("census", &self.census())
@@ -423,7 +460,7 @@ impl<K, S, P, G: Gauge, C> fmt::Debug for Pool<K, S, P, G, C> {
     }
 }
 
-impl<K, S, P, G, C, Req> fmt::Debug for ResponseFuture<K, S, P, G, C, Req>
+impl<K, S, P, G, C, T, Req> fmt::Debug for ResponseFuture<K, S, P, G, C, T, Req>
 where
     S: Service<Req>,
     G: Gauge,

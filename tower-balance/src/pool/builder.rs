@@ -7,6 +7,7 @@ use std::time::Duration;
 use tower_classify::EveryErrorFails;
 use tower_close::{NoRuntime, Task};
 use tower_discover::Discover;
+use tower_load::CompleteOnResponse;
 use tower_make::MakeService;
 use tower_rng::{Rng, SplitMix64};
 
@@ -25,12 +26,14 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes a [`Pool`].
 #[derive(Clone, Debug)]
-pub struct Builder<D, M, P = PowerOfTwo, G = InFlight, C = EveryErrorFails> {
+pub struct Builder<D, M, P = PowerOfTwo, G = InFlight, C = EveryErrorFails, T = CompleteOnResponse>
+{
     discover: D,
     make: M,
     picker: P,
     gauge: G,
     classify: C,
+    completion: T,
     seed: Option<u64>,
     name: Arc<str>,
     settings: Settings,
@@ -80,6 +83,7 @@ impl<D, M> Builder<D, M> {
             picker: PowerOfTwo::default(),
             gauge: InFlight,
             classify: EveryErrorFails,
+            completion: CompleteOnResponse::default(),
             seed: None,
             name: Arc::from(""),
             settings: Settings::default(),
@@ -87,16 +91,17 @@ impl<D, M> Builder<D, M> {
     }
 }
 
-impl<D, M, P, G, C> Builder<D, M, P, G, C> {
+impl<D, M, P, G, C, T> Builder<D, M, P, G, C, T> {
     /// Picks endpoints by `picker`, of which each caller has a clone. The default is the power of two choices.
     #[must_use]
-    pub fn with_picker<P2>(self, picker: P2) -> Builder<D, M, P2, G, C> {
+    pub fn with_picker<P2>(self, picker: P2) -> Builder<D, M, P2, G, C, T> {
         Builder {
             discover: self.discover,
             make: self.make,
             picker,
             gauge: self.gauge,
             classify: self.classify,
+            completion: self.completion,
             seed: self.seed,
             name: self.name,
             settings: self.settings,
@@ -105,13 +110,14 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
 
     /// Measures load by [forks](Gauge::fork) of `gauge`. The default counts requests in flight.
     #[must_use]
-    pub fn with_gauge<G2>(self, gauge: G2) -> Builder<D, M, P, G2, C> {
+    pub fn with_gauge<G2>(self, gauge: G2) -> Builder<D, M, P, G2, C, T> {
         Builder {
             discover: self.discover,
             make: self.make,
             picker: self.picker,
             gauge,
             classify: self.classify,
+            completion: self.completion,
             seed: self.seed,
             name: self.name,
             settings: self.settings,
@@ -120,13 +126,35 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
 
     /// Lets `classify` say which results count against an endpoint. The default is every error.
     #[must_use]
-    pub fn with_classify<C2>(self, classify: C2) -> Builder<D, M, P, G, C2> {
+    pub fn with_classify<C2>(self, classify: C2) -> Builder<D, M, P, G, C2, T> {
         Builder {
             discover: self.discover,
             make: self.make,
             picker: self.picker,
             gauge: self.gauge,
             classify,
+            completion: self.completion,
+            seed: self.seed,
+            name: self.name,
+            settings: self.settings,
+        }
+    }
+
+    /// Lets `completion` say when a request is no longer in flight: it attaches a [`Completion`](super::Completion) to the
+    /// response, and drops it with it. The default is when the response is there.
+    ///
+    /// For responses that go on for long after they have begun: `CompleteOnBody`, of `tower-http-load`, keeps the request in
+    /// flight until the end of an HTTP body. That counts for the load, for draining and for idle connections; what the
+    /// response says of the endpoint counts at once.
+    #[must_use]
+    pub fn with_completion<T2>(self, completion: T2) -> Builder<D, M, P, G, C, T2> {
+        Builder {
+            discover: self.discover,
+            make: self.make,
+            picker: self.picker,
+            gauge: self.gauge,
+            classify: self.classify,
+            completion,
             seed: self.seed,
             name: self.name,
             settings: self.settings,
@@ -248,7 +276,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
     ///
     /// [`NoRuntime`] outside of a runtime.
     #[expect(clippy::type_complexity, reason = "the pool of all that was chosen")]
-    pub fn spawn<Req>(self) -> Result<Pool<D::Key, M::Service, P, G, C>, NoRuntime>
+    pub fn spawn<Req>(self) -> Result<Pool<D::Key, M::Service, P, G, C, T>, NoRuntime>
     where
         // Discovery.
         D: Discover + Send + 'static,
@@ -276,7 +304,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
     ///
     /// [`NoRuntime`] outside of a runtime.
     #[expect(clippy::type_complexity, reason = "the pool of all that was chosen")]
-    pub fn spawn_attached<Req>(self) -> Result<Pool<D::Key, M::Service, P, G, C>, NoRuntime>
+    pub fn spawn_attached<Req>(self) -> Result<Pool<D::Key, M::Service, P, G, C, T>, NoRuntime>
     where
         // Discovery.
         D: Discover + Send + 'static,
@@ -302,7 +330,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
         self,
         attach: fn(&G, &mut M::Service),
         detach: fn(&G),
-    ) -> Result<Pool<D::Key, M::Service, P, G, C>, NoRuntime>
+    ) -> Result<Pool<D::Key, M::Service, P, G, C, T>, NoRuntime>
     where
         // Discovery.
         D: Discover + Send + 'static,
@@ -362,6 +390,7 @@ impl<D, M, P, G, C> Builder<D, M, P, G, C> {
                 max_wait: settings.max_wait,
             }),
             classify: self.classify,
+            completion: self.completion,
             door: Door::Open,
         })
     }

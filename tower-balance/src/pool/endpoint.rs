@@ -1,5 +1,6 @@
 //! One endpoint: its service, what its requests came to, and who is told that something is to be done for it.
 
+use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use tower_classify::Class;
 use tower_deadline::Deadline;
 
-use super::gauge::{Gauge, Member};
+use super::gauge::{Gauge, InFlight, Member};
 use super::latch::Latch;
 use super::outlier::Tally;
 use crate::picker::EndpointId;
@@ -55,6 +56,13 @@ pub(super) struct Flight<S, G: Gauge> {
     blame: Blame,
     /// From when on it is the endpoint's fault if the request is given up. None until it had to wait.
     overdue_at: Option<Instant>,
+}
+
+/// Keeps a request in flight after its response is there, until it is dropped; see
+/// [`Builder::with_completion`](super::Builder::with_completion).
+pub struct Completion<S, G: Gauge = InFlight> {
+    flight: Flight<S, G>,
+    class: Class,
 }
 
 /// What counts against an endpoint between the looks at all of them.
@@ -190,7 +198,24 @@ impl<S, G: Gauge> Flight<S, G> {
 
     /// The request has ended.
     #[inline]
-    pub(super) fn finish(&mut self, class: Class) {
+    pub(super) fn finish(mut self, class: Class) {
+        self.judge(class);
+        self.end(Some(class));
+    }
+
+    /// The request is answered, and ends with what this gives.
+    #[inline]
+    pub(super) fn answered(self, class: Class) -> Completion<S, G> {
+        self.judge(class);
+        Completion {
+            flight: self,
+            class,
+        }
+    }
+
+    /// Counts what the response says of the endpoint.
+    #[inline]
+    fn judge(&self, class: Class) {
         if class.is_fault() {
             self.fault();
         } else if class.is_working() {
@@ -200,7 +225,6 @@ impl<S, G: Gauge> Flight<S, G> {
                 endpoint.faults_in_a_row.store(0, Ordering::Relaxed);
             }
         }
-        self.end(Some(class));
     }
 
     #[cold]
@@ -236,6 +260,21 @@ impl<S, G: Gauge> Drop for Flight<S, G> {
             self.fault();
         }
         self.end(None);
+    }
+}
+
+impl<S, G: Gauge> Drop for Completion<S, G> {
+    #[inline]
+    fn drop(&mut self) {
+        self.flight.end(Some(self.class));
+    }
+}
+
+impl<S, G: Gauge> fmt::Debug for Completion<S, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion")
+            .field("class", &self.class)
+            .finish_non_exhaustive()
     }
 }
 

@@ -21,6 +21,7 @@ use tower_classify::EveryErrorFails;
 use tower_close::{Close, NotClosed};
 use tower_deadline::Deadline;
 use tower_discover::{Change, ServiceList};
+use tower_load::TrackCompletion;
 use tower_service::Service;
 use tower_test::contract;
 
@@ -467,6 +468,40 @@ async fn an_endpoint_that_is_removed_drains() {
     settle().await;
     assert_eq!(servers[0].connections(), 0);
     assert_eq!(census(&pool), [0, 1, 0, 0, 0, 0]);
+}
+
+/// Gives out the response with what keeps its request in flight.
+#[derive(Clone)]
+struct Holding;
+
+impl<H, V> TrackCompletion<H, V> for Holding {
+    type Output = (V, H);
+
+    fn track_completion(&self, handle: H, value: V) -> (V, H) {
+        (value, handle)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_in_flight_until_its_completion_is_dropped() {
+    let servers = servers(2);
+    let (sender, builder) = builder();
+    insert_all(&sender, &servers);
+    let mut pool = builder.with_completion(Holding).spawn().unwrap();
+    sleep(SECOND).await;
+    let (_, body) = pool.call(()).await.unwrap();
+    let first = usize::from(servers[0].calls() == 0);
+    // The other one has less to do while the body of the first goes on.
+    for _ in 0..9 {
+        let (_, _body) = pool.call(()).await.unwrap();
+    }
+    assert_eq!((servers[first].calls(), servers[1 - first].calls()), (1, 9));
+    sender.send(Ok(Change::Remove(first))).unwrap();
+    settle().await;
+    assert_eq!((pool.census().ready, pool.census().draining), (1, 1));
+    drop(body);
+    settle().await;
+    assert_eq!((pool.census().ready, pool.census().draining), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
