@@ -199,8 +199,7 @@ pin_project! {
         Called {
             #[pin]
             future: F,
-            // Taken when the response is there.
-            flight: Option<Flight<S, G>>,
+            flight: Flight<S, G>,
         },
         Queued { queued: Box<Queued<K, S, P, G, Req>> },
         Failed { error: Option<BoxError> },
@@ -408,13 +407,10 @@ where
             match this.state.as_mut().project() {
                 ResponseProj::Called { future, flight } => {
                     let Poll::Ready(result) = future.poll(cx) else {
-                        if let Some(flight) = flight {
-                            flight.waits();
-                        }
+                        flight.waits();
                         return Poll::Pending;
                     };
                     let class = this.classify.classify(&(), &result);
-                    let flight = flight.take().expect("polled after completion");
                     return Poll::Ready(match result {
                         Ok(response) => {
                             let completion = flight.answered(class);
@@ -446,7 +442,6 @@ where
 impl<K, S, P, G: Gauge, Req, F> From<Called<F, S, G>> for Response<K, S, P, G, Req, F> {
     #[inline]
     fn from(Called { future, flight }: Called<F, S, G>) -> Self {
-        let flight = Some(flight);
         Self::Called { future, flight }
     }
 }

@@ -49,19 +49,24 @@ pub(super) struct Seat<S> {
 }
 
 /// A request in flight.
-#[derive(Debug)]
 pub(super) struct Flight<S, G: Gauge> {
-    endpoint: Arc<Endpoint<S, G>>,
-    ticket: Option<G::Ticket>,
+    /// None once it has ended, or its completion has it.
+    held: Option<Held<S, G>>,
     blame: Blame,
     /// From when on it is the endpoint's fault if the request is given up. None until it had to wait.
     overdue_at: Option<Instant>,
 }
 
+/// What a request in flight holds of its endpoint.
+struct Held<S, G: Gauge> {
+    endpoint: Arc<Endpoint<S, G>>,
+    ticket: G::Ticket,
+}
+
 /// Keeps a request in flight after its response is there, until it is dropped; see
 /// [`Builder::with_completion`](super::Builder::with_completion).
 pub struct Completion<S, G: Gauge = InFlight> {
-    flight: Flight<S, G>,
+    held: Option<Held<S, G>>,
     class: Class,
 }
 
@@ -181,8 +186,10 @@ impl<S, G: Gauge> Flight<S, G> {
             endpoint.was_used.store(true, Ordering::Relaxed);
         }
         Self {
-            ticket: Some(endpoint.member.gauge.start()),
-            endpoint: Arc::clone(endpoint),
+            held: Some(Held {
+                ticket: endpoint.member.gauge.start(),
+                endpoint: Arc::clone(endpoint),
+            }),
             blame,
             overdue_at: None,
         }
@@ -198,28 +205,26 @@ impl<S, G: Gauge> Flight<S, G> {
 
     /// The request has ended.
     #[inline]
-    pub(super) fn finish(mut self, class: Class) {
-        self.judge(class);
-        self.end(Some(class));
+    pub(super) fn finish(&mut self, class: Class) {
+        drop(self.answered(class));
     }
 
     /// The request is answered, and ends with what this gives.
     #[inline]
-    pub(super) fn answered(self, class: Class) -> Completion<S, G> {
-        self.judge(class);
-        Completion {
-            flight: self,
-            class,
+    pub(super) fn answered(&mut self, class: Class) -> Completion<S, G> {
+        let held = self.held.take();
+        if let Some(Held { endpoint, .. }) = &held {
+            self.judge(endpoint, class);
         }
+        Completion { held, class }
     }
 
     /// Counts what the response says of the endpoint.
     #[inline]
-    fn judge(&self, class: Class) {
+    fn judge(&self, endpoint: &Endpoint<S, G>, class: Class) {
         if class.is_fault() {
-            self.fault();
+            self.fault(endpoint);
         } else if class.is_working() {
-            let endpoint = &self.endpoint;
             endpoint.succeeded.fetch_add(1, Ordering::Relaxed);
             if endpoint.faults_in_a_row.load(Ordering::Relaxed) != 0 {
                 endpoint.faults_in_a_row.store(0, Ordering::Relaxed);
@@ -228,8 +233,7 @@ impl<S, G: Gauge> Flight<S, G> {
     }
 
     #[cold]
-    fn fault(&self) {
-        let endpoint = &self.endpoint;
+    fn fault(&self, endpoint: &Endpoint<S, G>) {
         endpoint.failed.fetch_add(1, Ordering::Relaxed);
         let faults = endpoint.faults_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         if faults == self.blame.max_faults_in_a_row {
@@ -238,13 +242,12 @@ impl<S, G: Gauge> Flight<S, G> {
             endpoint.waker.wake_by_ref();
         }
     }
+}
 
+impl<S, G: Gauge> Held<S, G> {
     #[inline]
-    fn end(&mut self, class: Option<Class>) {
-        let Some(ticket) = self.ticket.take() else {
-            return;
-        };
-        let endpoint = &self.endpoint;
+    fn end(self, class: Option<Class>) {
+        let Self { endpoint, ticket } = self;
         endpoint.member.gauge.finish(ticket, class);
         // Ordered with the task, which says that it drains and then looks whether something is in flight.
         if endpoint.member.sub() && endpoint.is_draining.load(Ordering::SeqCst) {
@@ -256,17 +259,21 @@ impl<S, G: Gauge> Flight<S, G> {
 impl<S, G: Gauge> Drop for Flight<S, G> {
     #[inline]
     fn drop(&mut self) {
-        if self.ticket.is_some() && self.overdue_at.is_some_and(|at| at <= Instant::now()) {
-            self.fault();
+        if let Some(held) = self.held.take() {
+            if self.overdue_at.is_some_and(|at| at <= Instant::now()) {
+                self.fault(&held.endpoint);
+            }
+            held.end(None);
         }
-        self.end(None);
     }
 }
 
 impl<S, G: Gauge> Drop for Completion<S, G> {
     #[inline]
     fn drop(&mut self) {
-        self.flight.end(Some(self.class));
+        if let Some(held) = self.held.take() {
+            held.end(Some(self.class));
+        }
     }
 }
 
