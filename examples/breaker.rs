@@ -8,6 +8,7 @@
 //! cargo run --example breaker
 //! ```
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,6 +64,17 @@ struct Outcome {
     refused: u32,
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            answered,
+            failed,
+            refused,
+        } = self;
+        write!(f, "{answered} answered, {failed} failed, {refused} refused")
+    }
+}
+
 /// Sends a request every 10 ms.
 async fn traffic<S>(app: &S, requests: u32) -> Outcome
 where
@@ -99,19 +111,19 @@ async fn play(seed: u64) -> ([Outcome; 3], Vec<State>, u32) {
 
     println!("all is well:");
     let well = traffic(&app, 20).await;
-    println!("            {well:?}");
+    println!("            {well}");
 
     println!("it is out of order for 400 ms:");
     dependency.is_down.store(true, Ordering::Relaxed);
     let before = dependency.tries.load(Ordering::Relaxed);
     let down = traffic(&app, 40).await;
     let tries = dependency.tries.load(Ordering::Relaxed) - before;
-    println!("            {down:?}, it was asked {tries} times");
+    println!("            {down}; it was asked {tries} times");
 
-    println!("it works again:");
+    println!("it works again, which shows when the wait is over and a trial succeeds:");
     dependency.is_down.store(false, Ordering::Relaxed);
     let healed = traffic(&app, 100).await;
-    println!("            {healed:?}");
+    println!("            {healed}");
 
     watching.abort();
     let states = std::mem::take(&mut *seen.lock().unwrap());
