@@ -2,7 +2,8 @@
 //!
 //! A browser lets a page ask any server, but lets it read only what the server says it may. [`Cors`] is a [layer](crate::App::layer) that
 //! says so, and answers the questions that browsers ask before ("preflight"). Put it outermost, so that errors of other layers may be
-//! read, too.
+//! read, too. Around a resource or a route it answers the questions about their methods, and whatever they answer; a 404 or a 405 is
+//! none of theirs.
 //!
 //! It keeps nobody from *sending* a request: for that, see [`csrf`](crate::csrf).
 //!

@@ -323,6 +323,11 @@ impl<T> fmt::Debug for Routes<T> {
 pub(crate) trait Endpoint: Send + Sync {
     /// Takes the call out of its place, as moving it is what costs most on its way.
     fn call(&self, call: &mut Option<Call>) -> BoxFuture<Response>;
+
+    /// The layers that it has, around what stands in its place.
+    fn around(&self, inside: Arc<dyn Endpoint>) -> Arc<dyn Endpoint> {
+        inside
+    }
 }
 
 /// What is left where a call was taken already: nothing, for ever. It doesn't happen.

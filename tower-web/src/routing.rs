@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, LOCATION};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, LOCATION, ORIGIN};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
@@ -287,7 +287,7 @@ impl Router {
             return self.not_found(call);
         };
         let Some(target) = methods.find(&parts.method) else {
-            return ready(methods.refuse(&parts.method));
+            return methods.otherwise(call);
         };
         target.call(call)
     }
@@ -355,13 +355,37 @@ enum Other<'a> {
 }
 
 impl Methods {
+    /// Answers a request whose method no route of the path has.
+    ///
+    /// The question of a browser whether it may send another method ("preflight") is asked of the layers of that method's route: one
+    /// of them may know.
+    #[cold]
+    #[inline(never)]
+    fn otherwise(&self, slot: &mut Option<Call>) -> BoxFuture<Response> {
+        let Some(call) = slot else {
+            return taken();
+        };
+        let parts = &call.head.parts;
+        let Some(target) = asked_for(parts).and_then(|asked| self.find(&asked)) else {
+            return ready(self.refuse(&parts.method));
+        };
+        let target = Target {
+            endpoint: target.endpoint.around(Arc::new(Prepared(self.allowed()))),
+            info: Arc::clone(&target.info),
+            place: target.place.clone(),
+        };
+        target.call(slot)
+    }
+
+    fn allowed(&self) -> HeaderValue {
+        let allow = self.allow.clone();
+        allow.unwrap_or_else(|| HeaderValue::from_static("OPTIONS"))
+    }
+
     /// Answers a method that no route of the path has.
     #[cold]
     fn refuse(&self, method: &Method) -> Response {
-        let allow = self
-            .allow
-            .clone()
-            .unwrap_or_else(|| HeaderValue::from_static("OPTIONS"));
+        let allow = self.allowed();
         if method == Method::OPTIONS {
             return (StatusCode::NO_CONTENT, [(ALLOW, allow)], ()).into_response();
         }
@@ -393,6 +417,14 @@ impl Target {
     }
 }
 
+/// The method that a page wants to use, where its browser asks for that (Fetch, section 3.3.2).
+fn asked_for(request: &Parts) -> Option<Method> {
+    let is_preflight = request.method == Method::OPTIONS && request.headers.contains_key(ORIGIN);
+    let asked = request.headers.get(ACCESS_CONTROL_REQUEST_METHOD);
+    let asked = asked.filter(|_| is_preflight)?;
+    Method::from_bytes(asked.as_bytes()).ok()
+}
+
 fn conflict(what: &str, new: &Target, old: &Target) -> String {
     format!(
         "{what} `{}` is answered by {} and, as `{}`, by {}",
@@ -402,6 +434,15 @@ fn conflict(what: &str, new: &Target, old: &Target) -> String {
 
 fn ready(response: Response) -> BoxFuture<Response> {
     Box::pin(std::future::ready(response))
+}
+
+/// What a layer may answer otherwise, and else is the answer.
+struct Prepared(HeaderValue);
+
+impl Endpoint for Prepared {
+    fn call(&self, _: &mut Option<Call>) -> BoxFuture<Response> {
+        ready((StatusCode::NO_CONTENT, [(ALLOW, self.0.clone())], ()).into_response())
+    }
 }
 
 /// A request's way through the layers of a route: what it meets behind them.
@@ -453,6 +494,13 @@ impl Endpoint for Around {
             route,
         });
         self.layers.run(Request::from_parts(parts, call.body))
+    }
+
+    fn around(&self, inside: Arc<dyn Endpoint>) -> Arc<dyn Endpoint> {
+        Arc::new(Self {
+            layers: self.layers.clone(),
+            endpoint: self.endpoint.around(inside),
+        })
     }
 }
 

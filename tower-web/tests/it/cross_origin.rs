@@ -172,3 +172,77 @@ async fn a_trusted_origin_may_change_things() {
     change("https://example.com").await.assert_status(200);
     change("https://example.net").await.assert_problem(403);
 }
+
+struct Notes;
+
+#[resource("/notes")]
+#[layer(listed())]
+impl Notes {
+    #[get("/")]
+    async fn all(&self) -> &'static str {
+        "notes"
+    }
+
+    #[delete("/{id}")]
+    async fn remove(&self, id: u8) -> NoContent {
+        let _ = id;
+        NoContent
+    }
+}
+
+#[post("/open")]
+#[layer(listed())]
+async fn open() -> &'static str {
+    "open"
+}
+
+#[post("/closed")]
+async fn closed() -> &'static str {
+    "closed"
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_around_a_resource_a_route_and_a_nested_application() {
+    let app = App::new()
+        .resource(Notes)
+        .route(open)
+        .route(closed)
+        .nest("/inner", App::new().layer(listed()).route(change));
+    let client = app.test();
+    let ask = async |path, method, origin| {
+        let request = client.options(path).header("origin", origin);
+        request
+            .header("access-control-request-method", method)
+            .await
+    };
+    let allowed = "access-control-allow-origin";
+    let site = "https://example.com";
+    for (path, method) in [
+        ("/notes", "GET"),
+        ("/notes/7", "DELETE"),
+        ("/open", "POST"),
+        ("/inner", "PUT"),
+    ] {
+        let told = ask(path, method, site).await;
+        told.assert_status(204).assert_header(allowed, site);
+        ask(path, method, "https://evil.example")
+            .await
+            .assert_problem(403);
+    }
+    // Without such a layer, or for a method that there isn't, it is told the methods as ever.
+    for (path, method) in [("/closed", "POST"), ("/notes", "PUT"), ("/open", "x y")] {
+        let told = ask(path, method, site).await;
+        told.assert_status(204);
+        assert!(
+            told.header("allow")
+                .is_some_and(|allow| allow.contains("OPTIONS"))
+        );
+        assert_eq!(told.header(allowed), None, "{path}");
+    }
+    // A handler isn't run by a question.
+    client
+        .options("/open")
+        .await
+        .assert_status(204)
+        .assert_text("");
+}
