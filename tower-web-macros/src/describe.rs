@@ -116,6 +116,8 @@ pub(crate) fn parts(ty: &Type, found: &mut Vec<Type>) {
         Type::Array(array) => parts(&array.elem, found),
         Type::Paren(inner) => return parts(&inner.elem, found),
         Type::Group(inner) => return parts(&inner.elem, found),
+        // Without a size, it has its schema within another only: `Cow<'static, str>`.
+        Type::Path(path) if path.path.is_ident("str") => return,
         Type::Path(path) => {
             for segment in &path.path.segments {
                 if let PathArguments::AngleBracketed(arguments) = &segment.arguments {

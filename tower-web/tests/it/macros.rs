@@ -1,5 +1,6 @@
 //! What the macros accept, and what they make of it.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -344,6 +345,34 @@ impl Shelf {
             .map(Json)
             .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND))
     }
+}
+
+/// Text whose type has another without a size in it.
+struct Texts;
+
+#[resource("/texts")]
+impl Texts {
+    #[get("/{name}")]
+    async fn greet(&self, name: &str) -> Cow<'static, str> {
+        match name {
+            "nobody" => "hello".into(),
+            name => format!("hello, {name}").into(),
+        }
+    }
+
+    #[post("/")]
+    async fn shout(&self, text: Json<Box<str>>) -> Json<Cow<'_, str>> {
+        Json(text.to_uppercase().into())
+    }
+}
+
+#[tokio::test]
+async fn text_may_be_of_any_type_that_holds_a_str() {
+    let client = App::new().resource(Texts).test();
+    client.get("/texts/nobody").await.assert_text("hello");
+    client.get("/texts/Ann").await.assert_text("hello, Ann");
+    let shouted = client.post("/texts").json("hey").await;
+    shouted.assert_json("HEY");
 }
 
 #[tokio::test]
