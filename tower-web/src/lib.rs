@@ -86,8 +86,9 @@
 //! # Layers
 //!
 //! Any Tower layer, around the [application](App::layer), a resource or a route (`#[layer(…)]`): outermost first, whatever it
-//! does with bodies, and whatever its error, which becomes a problem. [`middleware::from_fn`] makes one of an asynchronous function. Those of tower-http come in through `tower-compat`, or as they are
-//! where an application patches its Tower. A limit is one limit, however many connections there are.
+//! does with bodies, and whatever its error, which becomes a problem. [`middleware::from_fn`] makes one of an asynchronous
+//! function. Those of tower-http come in through `tower-compat`, or as they are where an application patches its Tower. A limit is
+//! one limit, however many connections there are.
 //!
 //! # In production
 //!
