@@ -3,8 +3,8 @@
 # 1000 keep-alive requests. Needs valgrind and h2load (nghttp2-client).
 set -eu
 target=${CARGO_TARGET_DIR:-target}
-cargo build --release --quiet -p tower-hyper --example hello
-binary=$target/release/examples/hello
+cargo build --release --quiet -p tower-hyper --example cost
+binary=$target/release/examples/cost
 port=${PORT:-18080}
 
 count() { # mode, requests

@@ -1,7 +1,7 @@
 //! Says hello, by this crate or by hyper alone: what the server's part of a request costs.
 //!
 //! ```text
-//! cargo run --release -p tower-hyper --example hello -- 127.0.0.1:8080 [MODE]
+//! cargo run --release -p tower-hyper --example cost -- 127.0.0.1:8080 [MODE]
 //! ```
 //!
 //! Modes, each on one thread: `ours` (the default), `bare` (without what can be turned off), `bare-hyper`, and
