@@ -36,6 +36,7 @@ fn app() -> App {
 
 #[tower_web::main]
 async fn main() -> tower_web::Result {
+    println!("try: curl http://127.0.0.1:8081/");
     app().serve("127.0.0.1:8081").await
 }
 
